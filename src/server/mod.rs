@@ -77,6 +77,10 @@ use crate::wire::text::show_span;
 
 /// How long requests in flight may take once the store has failed: the process must end within a second.
 const FAILED_GRACE: Duration = Duration::from_millis(200);
+/// How long an orderly end may take after the second signal.
+const SECOND_SIGNAL: Duration = Duration::from_secs(2);
+/// How long the last line of the log may take.
+const LAST_LINE: Duration = Duration::from_millis(200);
 
 /// The settings of `locker server`.
 #[derive(Clone)]
@@ -218,7 +222,8 @@ pub fn check(settings: &ServerSettings, env: &Env<'_>) -> (Vec<String>, Vec<Stri
     (faults, warnings)
 }
 
-/// Serves until SIGTERM or SIGINT, then shuts down in order. A second signal ends the process at once.
+/// Serves until SIGTERM or SIGINT, then shuts down in order. A second signal ends the process within
+/// seconds.
 ///
 /// # Errors
 /// The server cannot start (the message says what to do), or the store has failed.
@@ -336,9 +341,24 @@ impl Failure {
     }
 }
 
-/// The first signal stops the door in order, a second one at once.
+/// The first signal stops the door in order. A second one stops it at once, and ends the process soon, whatever that waits
+/// for: a disk may hang.
 fn stop_on_signals(env: &Env<'_>, stop: Stop, grace: Duration) {
     let seen = AtomicBool::new(false);
-    env.signals
-        .on_signal(move |_| stop.trigger(if seen.swap(true, Ordering::SeqCst) { Duration::ZERO } else { grace }));
+    env.signals.on_signal(move |_| {
+        let is_first = !seen.swap(true, Ordering::SeqCst);
+        stop.trigger(if is_first { grace } else { Duration::ZERO });
+        if !is_first {
+            std::thread::spawn(|| {
+                std::thread::sleep(SECOND_SIGNAL);
+                tracing::error!(
+                    "this server has been told twice to stop, and still waits for its disk or its database: it ends now; \
+                     nothing that was acknowledged is lost"
+                );
+                // The line is written by another thread.
+                std::thread::sleep(LAST_LINE);
+                std::process::exit(1);
+            });
+        }
+    });
 }

@@ -115,7 +115,7 @@ pub struct ServerArgs {
     /// Status of lockd's DELETE for a lock that is not locked: 409 as documented, or 404 as lockd itself answers
     #[arg(long, env = "LOCKER_LOCKD_UNLOCK_MISSING", value_name = "STATUS", default_value = "409")]
     pub lockd_unlock_missing: UnlockMissing,
-    /// Time that requests have to finish after SIGTERM; a second signal ends the server at once
+    /// Time that requests have to finish after SIGTERM; a second signal cuts them off
     #[arg(long, env = "LOCKER_SHUTDOWN_GRACE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
     /// Format of log lines: text or json
