@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -11,7 +12,7 @@ use crate::store::log::candidate::Candidate;
 use crate::store::log::head::{Head, Id, Seq};
 use crate::store::log::leading::{Stand, SystemClock, stand};
 use crate::store::log::tail::Tail;
-use crate::store::log::{Log, Manifest};
+use crate::store::log::{Cause, Log, Manifest, Trouble};
 use crate::store::sqlite::replica::{NotApplied, Replica};
 
 /// Most records that are read at once: with the largest usual batches, 64 of them are 16 MiB.
@@ -131,6 +132,11 @@ impl Follower {
         };
         let sent = Instant::now();
         let head = log.head()?;
+        if head.is_none() && self.membership.seen.load(Ordering::Relaxed) > 0 {
+            let text = "it is empty, though this server has seen what was in it: somebody has removed the schema or the \
+                        prefix, or this is another database. Bring it back, or restart all servers to begin with nothing";
+            return Err(Trouble::new(Cause::Damaged, text).into());
+        }
         self.membership.standing.saw(head.as_ref());
         self.repeat(&mut *log, head.as_ref())?;
         self.membership.standing.is_fresh(sent);

@@ -140,17 +140,20 @@ fn a_log_that_was_set_back_is_read_again_and_no_revision_is_given_twice() {
 }
 
 #[test]
-fn a_log_that_was_emptied_gives_no_revision_twice() {
+fn a_log_that_was_emptied_is_left_alone_by_those_who_know_it() {
     let (log, cache) = (MemoryLog::default(), tempfile::tempdir().unwrap());
     let empty = log.contents();
-    let membership = membership(&log, cache.path());
-    let mut store = lead(membership.clone());
+    let known = membership(&log, cache.path());
+    let mut store = lead(known.clone());
     store.commit(&newest(5)).unwrap();
     log.set_back(empty);
     store.commit(&newest(6)).unwrap_err();
     drop(store);
-    let next = Membership { me: Leader { run: Id::random().unwrap(), ..membership.me.clone() }, ..membership };
-    assert_eq!(lead(next).load().unwrap().meta.unwrap().revision, Revision(5 + UNSEEN));
+    let next = Membership { me: Leader { run: Id::random().unwrap(), ..known.me.clone() }, ..known };
+    let error = Follower::new(next).unwrap().look().unwrap_err();
+    assert!(format!("{error:#}").contains("Bring it back, or restart all servers"), "{error:#}");
+    // A server that has just started has seen nothing.
+    drop(lead(membership(&log, cache.path())));
 }
 
 #[test]
