@@ -217,7 +217,8 @@ pub fn check(settings: &ServerSettings, env: &Env<'_>) -> (Vec<String>, Vec<Stri
     });
     let watch = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg);
     let notify = Notify::open(settings.notify.as_deref()).map_err(anyhow::Error::from);
-    let results = [tls, watch.map(drop), notify.map(drop), settings.open_access(env).map(drop)];
+    let store = store::check(&settings.store);
+    let results = [store, tls, watch.map(drop), notify.map(drop), settings.open_access(env).map(drop)];
     let faults = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     (faults, warnings)
 }
@@ -231,6 +232,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let log = logs::start(settings.log);
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
     // Their faults are found before anything is opened.
+    store::check(&settings.store)?;
     BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
     Notify::open(settings.notify.as_deref())?;
     let access = settings.open_access(env)?;

@@ -54,7 +54,10 @@ fn register(shown: &Shown, registry: &mut Registry) {
         ("log_lag_records", "Records in the log that this server does not have yet", Some(shown.lag())),
         ("log_records", "Records in the log that its snapshot does not contain", shown.records),
         ("servers", "Servers that are registered in the log", Some(shown.servers.len() as u64)),
-        ("database_full", "Whether the database accepts no more", shown.room.map(|room| room.is_full.into())),
+        ("database_full", "Whether the database accepts no more", {
+            // A PostgreSQL does not say.
+            shown.room.filter(|room| room.quota.is_some() || room.is_full).map(|room| room.is_full.into())
+        }),
     ];
     for (name, help, value) in gauges {
         let Some(value) = value else { continue };

@@ -16,7 +16,7 @@ use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use crate::core::claim::Ended;
 use crate::core::history::{Change, Outline};
@@ -233,8 +233,32 @@ pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
         Some((scheme @ ("etcd" | "postgres" | "postgresql"), _)) => {
             bail!("store {scheme}:... is shared by several servers: here, write sqlite:FILE")
         }
-        _ => bail!("store {uri:?} is not of a known kind: write sqlite:FILE, or memory: to keep nothing"),
+        _ => Err(unknown(uri)),
     }
+}
+
+/// Checks an address without opening what it names.
+///
+/// # Errors
+/// It is not that of a store, or a file that it names cannot be used.
+pub fn check(uri: &str) -> anyhow::Result<()> {
+    if let Some(address) = log::address::LogAddress::parse(uri) {
+        return address.and_then(|address| address.check()).map_err(anyhow::Error::msg);
+    }
+    match uri.split_once(':') {
+        Some(("memory", "")) => Ok(()),
+        Some(("sqlite", file)) if !file.is_empty() => Ok(()),
+        _ => Err(unknown(uri)),
+    }
+}
+
+/// The scheme alone is quoted: an address may contain a password that does not belong there.
+fn unknown(uri: &str) -> anyhow::Error {
+    let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);
+    anyhow!(
+        "store {scheme:?}... is not of a known kind: write sqlite:FILE, postgres://USER@HOST/DATABASE, etcd:HOST:PORT, or \
+         memory: to keep nothing"
+    )
 }
 
 /// Whether several servers can share the store at this address.

@@ -317,6 +317,19 @@ fn settings_are_checked_beside_a_running_server() {
     check(&["--frist"]).failed(2, "--frist");
     let half = check(&["--ssl-cert", "x"]);
     assert!(half.code == 1 && half.stderr.contains("SSL_CERT is set without SSL_KEY"), "{half:?}");
+    let stores = [
+        (["--store", "sqllite:x"].as_slice(), "store \"sqllite\"... is not of a known kind: write sqlite:FILE"),
+        (&["--store", "postgres//ci:hunter2@db/x"], "is not of a known kind"),
+        (&["--store", "postgres://ci@db/x?password_file=/no.pw"], "--store: cannot read /no.pw"),
+        (&["--store", "etcd:db:2379?cert=/no.pem"], "--store: a client certificate needs its key"),
+        (&["--link", "0.0.0.0:8911"], "say with --advertise HOST:PORT at which one"),
+        (&["--link", "0.0.0.0:8911", "--advertise", "one"], "--advertise must be HOST:PORT"),
+    ];
+    for (flags, text) in stores {
+        let fault = check(flags);
+        assert!(fault.code == 1 && fault.stderr.contains(text), "{text}: {fault:?}");
+        assert!(!fault.stderr.contains("hunter2"), "{fault:?}");
+    }
     let warned = Running::start(
         server.cli_command().args(["version", "--check-config"]).env("AUTH_USER", "ci").env("AUTH_PASS", "change-me"),
         b"",

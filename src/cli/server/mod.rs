@@ -195,6 +195,18 @@ impl MemberArgs {
         if self.link.as_ref().is_some_and(|link| link.rsplit_once(':').is_none()) {
             return Err("--link must be HOST:PORT".to_owned());
         }
+        let is_any = |link: &String| link.parse::<SocketAddr>().is_ok_and(|link| link.ip().is_unspecified());
+        if self.advertise.is_none() && self.link.as_ref().is_some_and(is_any) {
+            return Err(
+                "--link listens on all addresses: say with --advertise HOST:PORT at which one other servers reach \
+                        this one"
+                    .to_owned(),
+            );
+        }
+        let is_address = |name: &String| name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if self.link.is_some() && self.advertise.as_ref().is_some_and(|name| !is_address(name)) {
+            return Err("--advertise must be HOST:PORT, as other servers reach --link".to_owned());
+        }
         Ok(MemberSettings {
             link: self.link.clone(),
             advertise: self.advertise.clone(),
@@ -400,6 +412,9 @@ impl ServerArgs {
         let mut warnings = self.warnings(auth.as_ref(), env);
         if membership.etcd_compact && !self.store.starts_with("etcd:") {
             return Err("--etcd-compact is for a store in etcd: leave it out".to_owned());
+        }
+        if store::is_shared(&self.store) && membership.link.is_none() {
+            warnings.push("without --link, servers that follow this one cannot pass requests on to it".to_owned());
         }
         if store::is_shared(&self.store) && rules.lease < membership.least_lease() {
             let [asked, least, failover] = [rules.lease, membership.least_lease(), membership.failover].map(show_span);

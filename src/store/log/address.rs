@@ -50,6 +50,25 @@ impl LogAddress {
         }
     }
 
+    /// Reads the files that it names, which are read again for each connection.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn check(&self) -> Result<(), String> {
+        let credentials = match self {
+            #[cfg(feature = "etcd")]
+            Self::Etcd(address) => &address.credentials,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(address) => address.credentials(),
+            #[cfg(any(test, feature = "plant"))]
+            Self::Memory(_) => return Ok(()),
+            #[cfg(any(test, feature = "plant"))]
+            Self::Planted(address, _) => return address.check(),
+        };
+        let read = credentials.tls().map(drop).and_then(|()| credentials.password().map(drop));
+        read.map_err(|why| format!("--store: {why}"))
+    }
+
     /// Connects. `patience` is how long each call may take.
     ///
     /// # Errors

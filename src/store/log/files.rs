@@ -31,7 +31,7 @@ impl Credentials {
         let client = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some((read(cert)?, Secret::new(read(key)?))),
             (None, None) => None,
-            _ => return Err("a certificate needs its key, and a key its certificate: give both".to_owned()),
+            _ => return Err("a client certificate needs its key, and a key its certificate: give both".to_owned()),
         };
         Ok(Tls { ca_cert, client, skip_verification: None })
     }

@@ -19,7 +19,7 @@ pub struct Address {
     pub(super) members: Vec<ServerUrl>,
     pub(super) prefix: String,
     pub(super) user: Option<String>,
-    pub(super) credentials: Credentials,
+    pub(in crate::store::log) credentials: Credentials,
     /// Whether this program compacts it, because nobody else uses it.
     pub(super) compacts: bool,
 }

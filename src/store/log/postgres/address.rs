@@ -28,7 +28,7 @@ impl Address {
         &self.schema
     }
 
-    pub(super) fn credentials(&self) -> &Credentials {
+    pub(in crate::store::log) fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
