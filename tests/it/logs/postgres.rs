@@ -48,6 +48,37 @@ fn only_a_standby_counts_as_one() {
     assert_eq!(standbys(), [1, 1]);
 }
 
+/// Whichever host is named first, and whatever has become of it.
+#[test]
+fn the_primary_is_found_among_the_hosts() {
+    let postgres = Postgres::start_with(&[], REPLICATED);
+    let standby = postgres.standby();
+    // It accepts connections and never answers, like a machine that stands still.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (silent, nobody) = (listener.local_addr().unwrap(), free_address());
+    let open = |hosts: &[SocketAddr]| {
+        let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+        let url = format!("postgres://postgres@{}/postgres?sslmode=disable&schema=h", hosts.join(","));
+        PostgresLog::open(url.parse().unwrap(), Duration::from_secs(10))
+    };
+    let mut log = open(&[postgres.address(), standby.address()]).unwrap();
+    for (before, run) in [standby.address(), nobody, silent].into_iter().zip(1..) {
+        let mut log = open(&[before, postgres.address()]).unwrap_or_else(|trouble| panic!("after {before}: {trouble}"));
+        take(&mut log, run);
+    }
+    let alone = open(&[standby.address()]).unwrap_err();
+    assert_eq!((alone.cause, &*alone.text), (Cause::Unsafe, "it is read-only or a standby: name the primary"));
+    let none = open(&[standby.address(), nobody]).unwrap_err();
+    assert!(none.cause == Cause::Unsafe && none.text.contains("name the primary; 127.0.0.1 port"), "{none}");
+    // What was open finds the new primary, also when the old one comes back as a standby.
+    take(&mut log, 4);
+    postgres.until_streamed();
+    postgres.stop();
+    standby.promote();
+    eventually("the new primary", || log.head().is_ok());
+    take(&mut log, 5);
+}
+
 /// One database for everything that needs no settings of its own.
 #[test]
 fn a_postgres_that_may_lose_something_is_refused() {

@@ -1,21 +1,28 @@
 //! `postgres://USER@HOST[:PORT][,HOST...]/DATABASE?PARAMETERS`, as libpq has it, with parameters of our own.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
+use tokio::net::lookup_host;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode};
 
 use super::super::files::Credentials;
+use crate::store::log::{Cause, Trouble};
 
 /// The schema of a log whose address names none.
 const SCHEMA: &str = "locker";
+/// The port of a server whose address names none.
+const PORT: u16 = 5432;
 
 /// Which database, and how. It contains no secret, only the names of files.
 #[derive(Debug, Clone)]
 pub struct Address {
+    /// It names no server.
     config: Config,
+    servers: Vec<Server>,
     schema: String,
     credentials: Credentials,
     uses_tls: bool,
@@ -39,7 +46,12 @@ impl Address {
         self.uses_tls
     }
 
-    /// The settings of a connection, with the password as it is now.
+    /// All servers of the database, of which one is the primary, in the order in which they are named.
+    pub(super) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// The settings of every connection, with the password as it is now.
     pub(super) fn config(&self) -> Result<Config, String> {
         let mut config = self.config.clone();
         if let Some(password) = self.credentials.password()? {
@@ -47,6 +59,96 @@ impl Address {
         }
         Ok(config)
     }
+}
+
+/// One server of a database.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    host: Host,
+    /// `None` if the address is that of the host's name.
+    addr: Option<IpAddr>,
+    port: u16,
+}
+
+impl Server {
+    /// It at each address of its name, for each may be that of another server.
+    pub async fn resolved(&self) -> Result<Vec<Self>, Trouble> {
+        let Self { host: Host::Tcp(name), addr: None, port } = self else { return Ok(vec![self.clone()]) };
+        let unknown = |why: &str| Trouble::new(Cause::NoAnswer, format!("its name has no address: {why}"));
+        let found = lookup_host((name.as_str(), *port)).await.map_err(|error| unknown(&error.to_string()))?;
+        let found: Vec<_> = found.map(|found| Self { addr: Some(found.ip()), ..self.clone() }).collect();
+        if found.is_empty() { Err(unknown("nothing was found")) } else { Ok(found) }
+    }
+
+    /// The settings of a connection to this one.
+    pub fn config(&self, every: &Config) -> Config {
+        let mut config = every.clone();
+        match &self.host {
+            Host::Tcp(name) => config.host(name),
+            Host::Unix(path) => config.host_path(path),
+        };
+        if let Some(addr) = self.addr {
+            config.hostaddr(addr);
+        }
+        config.port(self.port);
+        config
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.host, self.addr) {
+            (Host::Tcp(name), Some(addr)) if *name != addr.to_string() => write!(f, "{name} ({addr})")?,
+            (Host::Tcp(name), _) => f.write_str(name)?,
+            (Host::Unix(path), _) => write!(f, "{}", path.display())?,
+        }
+        write!(f, " port {}", self.port)
+    }
+}
+
+/// The servers that libpq would find in these settings.
+fn servers(of: &Config) -> Result<Vec<Server>, String> {
+    let (hosts, addrs, ports) = (of.get_hosts(), of.get_hostaddrs(), of.get_ports());
+    if hosts.is_empty() {
+        return Err("it names no host".to_owned());
+    }
+    if ![0, hosts.len()].contains(&addrs.len()) || ![0, 1, hosts.len()].contains(&ports.len()) {
+        return Err("it does not name as many hostaddr or port as hosts".to_owned());
+    }
+    let port = |number| ports.get(number).or(ports.first()).copied().unwrap_or(PORT);
+    let server = |(number, host): (usize, &Host)| Server {
+        host: host.clone(),
+        addr: addrs.get(number).copied(),
+        port: port(number),
+    };
+    Ok(hosts.iter().enumerate().map(server).collect())
+}
+
+/// The same settings without the servers.
+fn without_servers(of: &Config) -> Config {
+    let mut config = Config::new();
+    if let Some(user) = of.get_user() {
+        config.user(user);
+    }
+    if let Some(dbname) = of.get_dbname() {
+        config.dbname(dbname);
+    }
+    if let Some(timeout) = of.get_connect_timeout() {
+        config.connect_timeout(*timeout);
+    }
+    if let Some(timeout) = of.get_tcp_user_timeout() {
+        config.tcp_user_timeout(*timeout);
+    }
+    if let Some(interval) = of.get_keepalives_interval() {
+        config.keepalives_interval(interval);
+    }
+    if let Some(retries) = of.get_keepalives_retries() {
+        config.keepalives_retries(retries);
+    }
+    config.keepalives(of.get_keepalives()).keepalives_idle(of.get_keepalives_idle());
+    config.ssl_negotiation(of.get_ssl_negotiation()).channel_binding(of.get_channel_binding());
+    config.application_name(of.get_application_name().unwrap_or("locker"));
+    config
 }
 
 impl FromStr for Address {
@@ -69,18 +171,22 @@ impl FromStr for Address {
                 "sslkey" => credentials.key = file(),
                 "sslmode" => sslmode = Some(value.into_owned()),
                 "password" => return Err(in_a_file()),
-                // The statements of a log are autocommitted, and its settings are those of the database.
-                "options" | "target_session_attrs" => return Err(format!("{name} cannot be given")),
+                // The statements of a log are autocommitted, and its settings are those of the database. Its servers are
+                // tried in their order until one is the primary.
+                "options" | "target_session_attrs" | "load_balance_hosts" => {
+                    return Err(format!("{name} cannot be given: leave it out"));
+                }
                 _ => rest.push(pair),
             }
         }
         check_schema(&schema)?;
-        let mut config = Config::from_str(&format!("{base}?{}", rest.join("&")))
+        let all = Config::from_str(&format!("{base}?{}", rest.join("&")))
             .map_err(|_| "it is not a URL of libpq's form: write postgres://USER@HOST:PORT/DATABASE?NAME=VALUE")?;
-        if config.get_password().is_some() {
+        if all.get_password().is_some() {
             return Err(in_a_file());
         }
-        let local = config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)));
+        let servers = servers(&all)?;
+        let local = servers.iter().all(|server| matches!((&server.host, server.addr), (Host::Unix(_), None)));
         let uses_tls = match sslmode.as_deref() {
             Some("disable") => false,
             Some("require" | "verify-full") => true,
@@ -91,12 +197,9 @@ impl FromStr for Address {
                 );
             }
         };
+        let mut config = without_servers(&all);
         config.ssl_mode(if uses_tls { SslMode::Require } else { SslMode::Disable });
-        config.target_session_attrs(TargetSessionAttrs::Any);
-        if config.get_application_name().is_none() {
-            config.application_name("locker");
-        }
-        Ok(Self { config, schema, credentials, uses_tls })
+        Ok(Self { config, servers, schema, credentials, uses_tls })
     }
 }
 
@@ -126,7 +229,8 @@ mod tests {
             (plain.schema(), plain.uses_tls(), plain.config.get_user(), plain.config.get_dbname()),
             ("locker_blue", true, Some("ci"), Some("atc"))
         );
-        assert_eq!(plain.config.get_hosts().len(), 2);
+        let shown = |address: &Address| address.servers().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(&plain), ["db port 5433", "db2 port 5432"]);
         assert_eq!(plain.credentials.ca.as_deref(), Some("/ca".as_ref()));
         let tls = [
             ("postgres://db/x", true),
@@ -134,11 +238,26 @@ mod tests {
             ("postgres://db/x?sslmode=disable", false),
             ("postgres:///x?host=/run/postgresql", false),
             ("postgresql://db/x?sslmode=verify-full", true),
+            ("postgres:///x?host=/run/postgresql&hostaddr=127.0.0.1", true),
         ];
         for (text, uses_tls) in tls {
             let address = of(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((address.uses_tls(), address.schema()), (uses_tls, "locker"), "{text}");
         }
+        let named = of("postgres://db:5433,10.0.0.2:5433/x?hostaddr=10.0.0.1,10.0.0.2").unwrap();
+        assert_eq!(shown(&named), ["db (10.0.0.1) port 5433", "10.0.0.2 port 5433"]);
+    }
+
+    /// A setting that is not copied would be lost without a word.
+    #[test]
+    fn all_settings_are_kept() {
+        let text = "postgres://ci@db:5433/atc?connect_timeout=1&tcp_user_timeout=2&keepalives=0&keepalives_idle=3\
+            &keepalives_interval=4&keepalives_retries=5&channel_binding=require&application_name=a\
+            &sslnegotiation=direct&sslmode=verify-full";
+        let address: Address = text.parse().unwrap();
+        let [server] = address.servers() else { panic!("{address:?}") };
+        let expected: Config = text.replace("verify-full", "require").parse().unwrap();
+        assert_eq!(server.config(&address.config().unwrap()), expected);
     }
 
     #[test]
@@ -150,6 +269,10 @@ mod tests {
             ("postgres://db/x?schema=A", "schema must be"),
             ("postgres://db/x?schema=a\"b", "schema must be"),
             ("postgres://db/x?options=-c%20synchronous_commit=off", "options cannot be given"),
+            ("postgres://db/x?target_session_attrs=any", "leave it out"),
+            ("postgres:///x", "names no host"),
+            ("postgres:///x?hostaddr=10.0.0.1", "names no host"),
+            ("postgres://db,db2/x?hostaddr=10.0.0.1", "as many"),
             ("postgres://db/x?hunter2", "has no value"),
             ("postgres://db/x?hunter2=1", "not a URL"),
             ("postgres://db:port/x", "not a URL"),

@@ -139,7 +139,7 @@ impl PostgresLog {
         self.with_session(|runtime, session, patience| {
             let unblock = async {
                 tokio::time::sleep(BLOCKED).await;
-                let mut other = Session::connect_now(&address).await?;
+                let mut other = Session::connect_now(&address, patience).await?;
                 other.rows_now(&end_blockers, &[]).await.map(|rows| rows.len())
             };
             session.rows_beside(runtime, sql, params, unblock, patience)

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Error, Row, SimpleQueryMessage, SimpleQueryRow};
 
-use super::address::Address;
+use super::address::{Address, Server};
 use super::change::Statement;
 use super::row::get;
 use super::tls::MakeTls;
@@ -57,12 +57,36 @@ pub(super) struct Session {
 
 impl Session {
     pub fn connect(runtime: &Runtime, address: &Address, patience: Duration) -> Result<Self, Trouble> {
-        within(runtime, patience, Self::connect_now(address))
+        runtime.block_on(Self::connect_now(address, patience))
     }
 
-    pub async fn connect_now(address: &Address) -> Result<Self, Trouble> {
+    /// Connects to the first server that is what it must be. Each server, and each address of its name, has its share of the
+    /// time that is left: so a server that has died without a word does not keep others from being tried.
+    pub async fn connect_now(address: &Address, patience: Duration) -> Result<Self, Trouble> {
+        let until = Instant::now() + patience;
+        let mut troubles = Vec::new();
+        for (number, server) in address.servers().iter().enumerate() {
+            let until = Instant::now() + share(until, address.servers().len() - number);
+            let found = match in_time(share(until, 1), server.resolved()).await {
+                Ok(found) => found,
+                Err(trouble) => {
+                    troubles.push((server.to_string(), trouble));
+                    continue;
+                }
+            };
+            for (number, server) in found.iter().enumerate() {
+                match in_time(share(until, found.len() - number), Self::connect_to(address, server)).await {
+                    Ok(session) => return Ok(session),
+                    Err(trouble) => troubles.push((server.to_string(), trouble)),
+                }
+            }
+        }
+        Err(of_all(troubles))
+    }
+
+    async fn connect_to(address: &Address, server: &Server) -> Result<Self, Trouble> {
         let failed = |text: String| Trouble::new(Cause::Failed, text);
-        let config = address.config().map_err(failed)?;
+        let config = server.config(&address.config().map_err(failed)?);
         let tls = address.credentials().tls().map_err(failed)?;
         let tls = MakeTls(trust::client_config(&tls, address.uses_tls()).map_err(failed)?);
         let (client, connection) = config.connect(tls).await.map_err(|error| trouble(&error))?;
@@ -226,8 +250,27 @@ fn within<T>(
     patience: Duration,
     call: impl Future<Output = Result<T, Trouble>>,
 ) -> Result<T, Trouble> {
-    let answer = runtime.block_on(async { timeout(patience, call).await });
-    answer.unwrap_or_else(|_| Err(Trouble::new(Cause::NoAnswer, format!("nothing for {patience:?}"))))
+    runtime.block_on(async { in_time(patience, call).await })
+}
+
+async fn in_time<T>(patience: Duration, call: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    let answer = timeout(patience, call).await;
+    answer.unwrap_or_else(|_| Err(Trouble::new(Cause::NoAnswer, format!("nothing for {patience:.1?}"))))
+}
+
+/// The share of one of so many that are left.
+fn share(until: Instant, left: usize) -> Duration {
+    until.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX)
+}
+
+/// What is wrong when no server is what it must be. The last one that has answered says most.
+fn of_all(troubles: Vec<(String, Trouble)>) -> Trouble {
+    if let [(_, only)] = &troubles[..] {
+        return only.clone();
+    }
+    let answered = troubles.iter().rev().map(|(_, trouble)| trouble.cause).find(|cause| *cause != Cause::NoAnswer);
+    let texts: Vec<_> = troubles.iter().map(|(server, trouble)| format!("{server}: {}", trouble.text)).collect();
+    Trouble::new(answered.unwrap_or(Cause::NoAnswer), texts.join("; "))
 }
 
 /// The error in words, with what its cause says.
