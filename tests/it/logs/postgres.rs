@@ -79,6 +79,14 @@ fn the_primary_is_found_among_the_hosts() {
     take(&mut log, 5);
 }
 
+#[test]
+fn a_socket_of_this_machine_needs_no_tls() {
+    let postgres = Postgres::start();
+    let directory = postgres.file("empty", "").parent().unwrap().display().to_string();
+    let address = format!("postgres://postgres@/postgres?host={directory}&port={}", postgres.address().port());
+    take(&mut open(&address).unwrap(), 1);
+}
+
 /// One database for everything that needs no settings of its own.
 #[test]
 fn a_postgres_that_may_lose_something_is_refused() {

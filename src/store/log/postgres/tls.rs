@@ -33,6 +33,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for M
     type Error = rustls::pki_types::InvalidDnsNameError;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Connect, Self::Error> {
+        // A socket of this machine has no name, and needs none: it is never asked for TLS.
+        let host = if host.is_empty() { "localhost" } else { host };
         Ok(Connect { config: Arc::clone(&self.0), host: ServerName::try_from(host.to_owned())? })
     }
 }
