@@ -7,7 +7,7 @@ use std::time::Duration;
 use locker::core::time::EngineMs;
 use locker::store::log::head::{Id, Seq, Write};
 use locker::store::log::postgres::PostgresLog;
-use locker::store::log::{Cause, Log, Trouble, Written};
+use locker::store::log::{Cause, Log, Manifest, Trouble, Written};
 
 use super::contract::{SPAN, append, done, leader, record, take};
 use crate::support::certs::Ca;
@@ -227,6 +227,38 @@ fn tls_passwords_and_client_certificates() {
         assert!(trouble.cause == cause && trouble.text.contains(text), "{address}: {trouble}");
         assert!(!trouble.text.contains("hunter"), "{trouble}");
     }
+}
+
+/// Nothing can be appended while one of its statements runs, so none does much.
+#[test]
+fn a_log_is_trimmed_in_parts() {
+    let postgres = Postgres::start();
+    let mut log = open(&url(&postgres, "t")).unwrap();
+    let at = take(&mut log, 1);
+    let at = append(&mut log, at, 11, b"one");
+    postgres.sql(
+        "INSERT INTO t.records SELECT n, n::text, '', 1, '' FROM generate_series(2, 2001) n;
+        UPDATE t.head SET seq = 2001;
+        INSERT INTO t.pieces SELECT lpad(s::text, 32, '0'), n, '' FROM generate_series(71, 73) s, generate_series(0, 99) n;
+        CREATE TABLE t.deleted (relation text, number bigint);
+        CREATE FUNCTION t.deletes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO t.deleted SELECT TG_TABLE_NAME, count(*) FROM gone;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER deletes AFTER DELETE ON t.records REFERENCING OLD TABLE AS gone EXECUTE FUNCTION t.deletes();
+        CREATE TRIGGER deletes AFTER DELETE ON t.pieces REFERENCING OLD TABLE AS gone EXECUTE FUNCTION t.deletes()",
+    );
+    let snapshot = format!("{:032}", 72).parse().unwrap();
+    let manifest = Manifest { snapshot, by: at.reign, seq: Seq(1999), record: at.record, pieces: 100 };
+    assert!(log.put_manifest(&manifest).unwrap());
+    log.trim(at.reign).unwrap();
+    assert_eq!(postgres.sql("SELECT min(seq), count(*) FROM t.records"), "2000|2");
+    assert_eq!(
+        postgres.sql("SELECT DISTINCT snapshot, count(*) OVER () FROM t.pieces"),
+        format!("{}|100", manifest.snapshot)
+    );
+    let deleted = "SELECT relation, sum(number), max(number) <= sum(number) / 3 FROM t.deleted GROUP BY 1 ORDER BY 1";
+    assert_eq!(postgres.sql(deleted), "pieces|200|t\nrecords|1999|t");
 }
 
 /// A pgbouncer in transaction mode, which gives each statement any of its connections.

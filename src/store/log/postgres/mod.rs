@@ -116,6 +116,11 @@ impl PostgresLog {
         self.with_session(|runtime, session, patience| session.rows(runtime, sql, params, patience))
     }
 
+    /// Deletes some, and says whether there is more.
+    fn is_more(&mut self, sql: &str, params: &[Param<'_>]) -> Result<bool, Trouble> {
+        self.rows(sql, params)?.first().map_or(Ok(false), |row| get(row, "more"))
+    }
+
     /// The place that an append or a beat has made.
     fn lead(&mut self, statement: &Statement<'_>) -> Result<Option<Place>, Trouble> {
         if self.prepares
@@ -219,9 +224,18 @@ impl Log for PostgresLog {
     }
 
     fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
-        let sql = self.statements.trim.clone();
         let (term, run) = (int(by.term)?, by.run.to_string());
-        self.rows(&sql, &[(&term, Type::INT8), (&run, Type::TEXT)]).map(drop)
+        let by: [Param<'_>; 2] = [(&term, Type::INT8), (&run, Type::TEXT)];
+        let trim_records = self.statements.trim_records.clone();
+        while self.is_more(&trim_records, &by)? {}
+        // They are named, so a statement that comes late deletes nothing of a snapshot that has been begun since.
+        let (old_snapshots, trim_pieces) = (self.statements.old_snapshots.clone(), self.statements.trim_pieces.clone());
+        for row in self.rows(&old_snapshots, &[])? {
+            let snapshot: &str = get(&row, "snapshot")?;
+            let params = [&by[..], &[(&snapshot, Type::TEXT)]].concat();
+            while self.is_more(&trim_pieces, &params)? {}
+        }
+        Ok(())
     }
 
     fn notes(&mut self, under: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble> {

@@ -31,6 +31,11 @@ const CREATE: &str = "
     );
     CREATE TABLE IF NOT EXISTS {s}.notes (name text PRIMARY KEY, bytes bytea NOT NULL);";
 
+/// How many records one statement deletes at most, and how many pieces of a snapshot. No append gets through meanwhile, so it
+/// must be short: these are 128 MiB with the largest usual records (256 KiB), and 32 MiB.
+const RECORDS: usize = 512;
+const PIECES: usize = 32;
+
 /// Whether the tables are there.
 const LOOK: &str = "SELECT to_regclass('{s}.notes') IS NOT NULL AS there";
 const FORMAT: &str = "SELECT version FROM {s}.format";
@@ -54,7 +59,9 @@ pub(super) struct Statements {
     pub piece: String,
     pub put_manifest: String,
     pub manifest: String,
-    pub trim: String,
+    pub trim_records: String,
+    pub old_snapshots: String,
+    pub trim_pieces: String,
     pub notes: String,
     pub put_note: String,
     pub put_note_by: String,
@@ -87,10 +94,23 @@ impl Statements {
                     seq = excluded.seq, record = excluded.record, pieces = excluded.pieces
                 WHERE m.seq <= excluded.seq RETURNING true"),
             manifest: sql("SELECT snapshot, term, run, seq, record, pieces FROM {s}.manifest"),
-            trim: sql("WITH led AS (SELECT m.seq, m.snapshot FROM {s}.head h, {s}.manifest m
-                    WHERE h.term = $1 AND h.run = $2 FOR SHARE),
-                gone AS (DELETE FROM {s}.records r USING led WHERE r.seq <= led.seq)
-                DELETE FROM {s}.pieces p USING led WHERE p.snapshot <> led.snapshot"),
+            trim_records: sql(&format!(
+                "WITH led AS (SELECT m.seq FROM {{s}}.head h, {{s}}.manifest m WHERE h.term = $1 AND h.run = $2 FOR SHARE),
+                old AS (SELECT r.seq FROM {{s}}.records r, led WHERE r.seq <= led.seq ORDER BY r.seq LIMIT {RECORDS}),
+                gone AS (DELETE FROM {{s}}.records r USING old WHERE r.seq = old.seq RETURNING true)
+                SELECT count(*) = {RECORDS} AS more FROM gone"
+            )),
+            old_snapshots: sql("SELECT DISTINCT p.snapshot FROM {s}.pieces p
+                WHERE p.snapshot IS DISTINCT FROM (SELECT m.snapshot FROM {s}.manifest m)"),
+            trim_pieces: sql(&format!(
+                "WITH led AS (SELECT m.snapshot FROM {{s}}.head h LEFT JOIN {{s}}.manifest m ON true
+                    WHERE h.term = $1 AND h.run = $2 FOR SHARE OF h),
+                old AS (SELECT p.snapshot, p.number FROM {{s}}.pieces p, led
+                    WHERE p.snapshot = $3 AND p.snapshot IS DISTINCT FROM led.snapshot LIMIT {PIECES}),
+                gone AS (DELETE FROM {{s}}.pieces p USING old WHERE p.snapshot = old.snapshot AND p.number = old.number
+                    RETURNING true)
+                SELECT count(*) = {PIECES} AS more FROM gone"
+            )),
             notes: sql("SELECT name, bytes FROM {s}.notes WHERE starts_with(name, $1) ORDER BY name"),
             put_note: sql("INSERT INTO {s}.notes (name, bytes) VALUES ($1, $2)
                 ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes RETURNING true"),
