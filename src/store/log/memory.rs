@@ -9,6 +9,8 @@ use super::{Cause, Log, Manifest, Room, Trouble, Written};
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// None: it happens, and its answer arrives.
+    None,
     /// It never arrives.
     Lost,
     /// It happens, and its answer is lost.
@@ -93,6 +95,12 @@ impl MemoryLog {
         }
     }
 
+    /// How many pieces of snapshots it has, also of those that nobody has finished.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.shared().contents.pieces.len()
+    }
+
     /// Everything in it.
     #[must_use]
     pub fn contents(&self) -> Contents {
@@ -108,7 +116,7 @@ impl MemoryLog {
         let mut shared = self.shared();
         let trouble = |text: &str| Err(Trouble::new(Cause::NoAnswer, text));
         match shared.faults.pop_front() {
-            None => Ok(call(&mut shared.contents)),
+            None | Some(Fault::None) => Ok(call(&mut shared.contents)),
             Some(Fault::Twice) => {
                 call(&mut shared.contents);
                 Ok(call(&mut shared.contents))
@@ -189,9 +197,12 @@ impl Log for MemoryLog {
 
     fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
         self.call(|contents| {
-            if let Some(manifest) = contents.manifest.filter(|_| contents.leads(by)) {
-                contents.records.retain(|seq, _| *seq > manifest.seq);
-                contents.pieces.retain(|(snapshot, _), _| *snapshot == manifest.snapshot);
+            if contents.leads(by) {
+                let manifest = contents.manifest;
+                contents.records.retain(|seq, _| manifest.is_none_or(|manifest| *seq > manifest.seq));
+                contents
+                    .pieces
+                    .retain(|(snapshot, _), _| manifest.is_some_and(|manifest| *snapshot == manifest.snapshot));
             }
         })
     }

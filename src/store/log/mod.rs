@@ -86,8 +86,8 @@ pub trait Log: Send {
     /// It cannot be read.
     fn piece(&mut self, snapshot: Id, number: u32) -> Result<Option<Vec<u8>>, Trouble>;
 
-    /// Deletes the records that the current snapshot contains, and the pieces of all other snapshots. Nothing happens
-    /// unless `by` leads.
+    /// Deletes the records that the current snapshot contains, and the pieces of all other snapshots: all pieces if there is
+    /// no snapshot. Nothing happens unless `by` leads. A database that is full does this, too.
     ///
     /// # Errors
     /// The outcome is unknown; it may be repeated.

@@ -100,12 +100,16 @@ fn some_commits(store: &mut SharedStore, model: &mut Contents, runner: &mut Test
 fn a_follower_begins_with_the_snapshot() {
     let (mut log, cache) = (MemoryLog::default(), tempfile::tempdir().unwrap());
     let (mut runner, mut model) = (TestRunner::deterministic(), Contents::default());
-    let mut store = lead(membership(&log, cache.path()));
+    let membership_of_it = membership(&log, cache.path());
+    let mut store = lead(membership_of_it.clone());
     for round in 0..3 {
         some_commits(&mut store, &mut model, &mut runner, 20);
         // So that the snapshot has all of it.
         drop(store.load().unwrap());
-        assert!(snapshots::write(&mut log, &store.reign, &store.replica.source()).unwrap() > 0, "round {round}");
+        let (_stop, stopped) = std::sync::mpsc::channel();
+        let mut writer = snapshots::Writer::new(&membership_of_it, &store.reign, &store.replica, stopped);
+        writer.go_on(&mut log).unwrap();
+        assert!(log.manifest().unwrap().unwrap().pieces > 0, "round {round}");
         let last = log.head().unwrap().unwrap().seq;
         assert!(log.records(last, 1).unwrap().is_empty(), "the snapshot contains it");
         some_commits(&mut store, &mut model, &mut runner, 20);

@@ -258,6 +258,11 @@ fn snapshots_belong_to_who_leads(place: &dyn Place) {
         Manifest { snapshot: Id(snapshot), by, seq, record, pieces: 2 }
     };
     let first = at_seq(3, 71, at.reign);
+    old.put_piece(Id(69), 0, b"of the very first snapshot, which was never finished").unwrap();
+    old.trim(Reign { run: Id(99), ..at.reign }).unwrap();
+    assert!(new.piece(Id(69), 0).unwrap().is_some());
+    old.trim(at.reign).unwrap();
+    assert_eq!(new.piece(Id(69), 0).unwrap(), None);
     let pieces = [vec![7; PIECE_BYTES], b"end".to_vec()];
     for (number, bytes) in (0..).zip(&pieces) {
         old.put_piece(first.snapshot, number, bytes).unwrap();

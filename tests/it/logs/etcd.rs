@@ -5,8 +5,8 @@ use std::time::Duration;
 use locker::core::time::EngineMs;
 use locker::store::log::etcd::EtcdLog;
 use locker::store::log::etcd::address::Address;
-use locker::store::log::head::{Seq, Write};
-use locker::store::log::{Cause, Log, Trouble};
+use locker::store::log::head::{Id, Seq, Write};
+use locker::store::log::{Cause, Log, PIECE_BYTES, Trouble};
 
 use super::contract::{SPAN, append, done, record, take};
 use super::noise;
@@ -58,6 +58,28 @@ fn a_full_etcd_says_so_and_goes_on_when_there_is_room() {
     etcd.etcdctl(&["defrag"]);
     etcd.etcdctl(&["alarm", "disarm"]);
     append(&mut log, at, 99, b"small");
+}
+
+/// The pieces of a snapshot for which there was no room are not in the way of those who make some.
+#[test]
+fn a_full_etcd_lets_go_of_a_snapshot() {
+    let etcd = Etcd::start_with(&["--quota-backend-bytes", "4000000"], "http");
+    let mut log = open(&plain(&etcd)).unwrap();
+    let at = take(&mut log, 1);
+    let at = append(&mut log, at, 11, b"one");
+    let full = (0..100).find_map(|number| log.put_piece(Id(71), number, &noise(PIECE_BYTES)).err());
+    assert_eq!(full.map(|trouble| trouble.cause), Some(Cause::NoSpace));
+    assert!(log.room().unwrap().is_full);
+    log.trim(at.reign).unwrap();
+    assert!(log.piece(Id(71), 0).unwrap().is_none(), "a piece is left");
+    let revision = log_revision(&etcd);
+    etcd.etcdctl(&["compact", &revision]);
+    etcd.etcdctl(&["defrag"]);
+    etcd.etcdctl(&["alarm", "disarm"]);
+    let used = log.room().unwrap().used.unwrap();
+    assert!(used < PIECE_BYTES as u64, "{used}");
+    assert_eq!(log.records(Seq(1), 9).unwrap().len(), 1);
+    append(&mut log, at, 12, b"two");
 }
 
 fn log_revision(etcd: &Etcd) -> String {

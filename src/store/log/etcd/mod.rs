@@ -246,15 +246,18 @@ impl Log for EtcdLog {
     }
 
     fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
-        let Some(manifest) = self.manifest()? else { return Ok(()) };
-        let (keys, next) = (&self.keys, manifest.seq.next());
-        let changes = [
-            delete(&keys.record(Seq(0)), &keys.record(next)),
-            delete(&keys.parts(Seq(0)), &keys.parts(next)),
-            delete(&keys.pieces(), &keys.pieces_of(manifest.snapshot)),
-            delete(&keys.after_pieces_of(manifest.snapshot), &keys.after_pieces()),
-        ];
-        let also = is(&keys.manifest, Some(&keys::encode_manifest(&manifest)?));
+        let (manifest, keys) = (self.manifest()?, &self.keys);
+        let changes = match &manifest {
+            None => vec![delete(&keys.pieces(), &keys.after_pieces())],
+            Some(Manifest { snapshot, seq, .. }) => vec![
+                delete(&keys.record(Seq(0)), &keys.record(seq.next())),
+                delete(&keys.parts(Seq(0)), &keys.parts(seq.next())),
+                delete(&keys.pieces(), &keys.pieces_of(*snapshot)),
+                delete(&keys.after_pieces_of(*snapshot), &keys.after_pieces()),
+            ],
+        };
+        let manifest = manifest.map(|manifest| keys::encode_manifest(&manifest)).transpose()?;
+        let also = is(&keys.manifest, manifest.as_deref());
         self.as_leader(by, Some(also), &changes).map(drop)
     }
 
