@@ -9,7 +9,7 @@ use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
@@ -140,6 +140,9 @@ pub fn move_store(from: &str, to: &str) -> Result<Contents, CopyError> {
         }
     };
     let to_file = to_log.is_none().then(|| resolved(file_of(to)?)).transpose()?;
+    if to_file.as_deref() == Some(&*path) {
+        return Err(anyhow!("both names are those of the same store").into());
+    }
     let _to_lock = to_file.as_deref().map(LockFile::acquire).transpose()?;
     if let Some(path) = to_file.as_ref().filter(|path| path.exists()) {
         return Err(CopyError::Exists {

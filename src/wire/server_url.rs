@@ -43,7 +43,9 @@ impl ServerUrl {
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim().trim_end_matches('/');
         if text.contains(',') {
-            return Err(UrlError("names several servers, but only one is allowed here"));
+            return Err(UrlError(
+                "names several servers, but must name one: only locker_uri of the resource may have a list",
+            ));
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError("must begin with http:// or https://"))?;
         let scheme = scheme.to_ascii_lowercase();

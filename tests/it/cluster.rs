@@ -204,6 +204,9 @@ fn a_store_moves_between_files_and_databases_and_fences_go_on_growing() {
         server.cli(&["store", "copy", store, next]).ok();
         let again = server.cli(&["store", "copy", store, next]);
         assert!(again.stderr.contains("name a"), "{again:?}");
+        let itself = server.cli(&["store", "copy", next, next]);
+        let says = if next.starts_with("sqlite:") { "the same store" } else { "it is not empty" };
+        assert!(itself.stderr.contains(says), "{itself:?}");
     }
     assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
 }

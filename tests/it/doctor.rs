@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-use crate::support::{Build, Done, Running, Server, binary, clean};
+use crate::support::{Build, Done, Running, Server, Setup, binary, clean};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
@@ -378,4 +378,12 @@ fn a_director_that_names_the_lock() {
     });
     let source = json!({"locker_uri": server.url, "bosh_lock": format!("http://{director}")});
     shows(&doctor(&source, &[]), 0, &["pool \"bosh-one\", from LOCKER_SOURCE", "\"bosh-one\" does not exist"]);
+}
+
+#[test]
+fn several_servers_none_of_which_leads() {
+    let setup = Setup { store: "postgres://ci@127.0.0.1:1/x?sslmode=disable".to_owned(), ..Setup::memory() };
+    let server = Server::start_as(&setup);
+    let next = "none of the servers leads: the log of each says why";
+    shows(&doctor(&source(&server.url), &[]), 6, &["FAIL  server", next]);
 }

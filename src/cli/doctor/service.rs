@@ -108,6 +108,10 @@ fn no_info(subject: &Subject<'_>, error: &CallError, report: &mut Report, env: &
             let next = "compare the versions of both sides, and the path in locker_uri";
             report.fail(env, "server", code, format!("it answers, but not as expected: {error}"), next)
         }
+        (CallError::NoAnswer(why) | CallError::Hopeless(why), Some(Code::NoLeader)) => {
+            let next = "none of the servers leads: the log of each says why (docs/cluster.md#when-something-is-wrong)";
+            report.fail(env, "server", code, why.to_string(), next)
+        }
         (CallError::NoAnswer(why) | CallError::Hopeless(why), Some(_)) => {
             let next = "the server is starting or stopping: look at its log, then run this again";
             report.fail(env, "server", code, why.to_string(), next)
