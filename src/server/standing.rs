@@ -64,9 +64,7 @@ fn register(shown: &Shown, registry: &mut Registry) {
         registry.register(name, help, gauge(value));
     }
     let help = "For how long something may be in the log that this server does not have";
-    if let Some(behind) = shown.behind {
-        registry.register_with_unit("log_lag", help, Unit::Seconds, ConstGauge::new(behind.as_secs_f64()));
-    }
+    registry.register_with_unit("log_lag", help, Unit::Seconds, ConstGauge::new(shown.behind.as_secs_f64()));
     let bytes = [
         ("log_size", "Size of the records that the snapshot of the log does not contain", shown.log_bytes),
         ("database_size", "Size of the database with everything in it", shown.room.map(|room| room.size)),

@@ -242,7 +242,7 @@ impl Registrar {
             rules: rules.clone(),
             leads: shown.leads,
             applied: shown.applied,
-            behind: shown.behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX)),
+            behind: Some(u64::try_from(shown.behind.as_millis()).unwrap_or(u64::MAX)),
             count: self.count,
         }
     }

@@ -29,13 +29,22 @@ struct Known {
     leader: Option<LeaderSeen>,
     took_over: u64,
     lost: u64,
-    /// When the last look was sent after which nothing of the log was missing here.
-    fresh: Option<Instant>,
+    fresh: Fresh,
     servers: Vec<Registered>,
     room: Option<Room>,
     snapshot: Option<Seq>,
     /// Bytes of records since the snapshot, while this server leads.
     log_bytes: Option<Arc<AtomicU64>>,
+}
+
+/// When the last look was sent after which nothing of the log was missing here. At first, when this server began to look.
+#[derive(Debug, Clone, Copy)]
+struct Fresh(Instant);
+
+impl Default for Fresh {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 /// Who leads, by the head of the log.
@@ -59,8 +68,8 @@ pub struct Shown {
     /// The number of the last record in the log, as it was last seen, and of the last one that this server has.
     pub head: u64,
     pub applied: u64,
-    /// For how long something may be in the log that is not here. `None`: the log has never been read.
-    pub behind: Option<Duration>,
+    /// For how long something may be in the log that is not here: since the start, if the log has not been read yet.
+    pub behind: Duration,
     /// What it has written while it led.
     pub appends: u64,
     pub appended_bytes: u64,
@@ -130,7 +139,7 @@ impl Standing {
             // They are not read at once.
             head: head.max(applied),
             applied,
-            behind: if now.leads.is_some() { Some(Duration::ZERO) } else { now.fresh.map(|fresh| fresh.elapsed()) },
+            behind: if now.leads.is_some() { Duration::ZERO } else { now.fresh.0.elapsed() },
             appends,
             appended_bytes,
             beats,
@@ -155,7 +164,7 @@ impl Standing {
 
     /// Nothing was missing here that was in the log at that time.
     pub(super) fn is_fresh(&self, at: Instant) {
-        self.now().fresh = Some(at);
+        self.now().fresh = Fresh(at);
     }
 
     /// The leader that this server is has appended this record.
@@ -182,7 +191,7 @@ impl Standing {
     pub fn follows(&self, lost: bool) {
         let mut now = self.now();
         now.lost += u64::from(lost);
-        (now.leads, now.leader, now.fresh, now.log_bytes) = (None, None, Some(Instant::now()), None);
+        (now.leads, now.leader, now.fresh, now.log_bytes) = (None, None, Fresh::default(), None);
     }
 
     /// Where the bytes are counted of the records that the log has since its snapshot.

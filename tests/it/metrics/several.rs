@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Scrape, claim, named, promtool, with_everything};
 use crate::cluster::{FAILOVER, linked, until_ready};
 use crate::support::database::{Database as _, Etcd};
-use crate::support::{Server, eventually};
+use crate::support::{Server, Setup, eventually};
 
 /// The metrics of the page about clusters and of its files are those that servers of one serve, and no plain one.
 fn are_named(families: &BTreeSet<String>) {
@@ -101,4 +101,11 @@ fn the_metrics_of_a_server_that_follows_are_guarded() {
     for refused in ["", "authorization: Basic Y2k6aHVudGVyMw==\r\n", "authorization: Bearer locker_x\r\n"] {
         assert_eq!(ask(refused), (401, false), "{refused}");
     }
+}
+
+#[test]
+fn a_server_that_has_never_reached_its_database_is_behind() {
+    let setup = Setup { store: "postgres://ci@127.0.0.1:1/x?sslmode=disable".to_owned(), ..Setup::memory() };
+    let server = Server::start_as(&setup);
+    eventually("it is behind", || Scrape::of(&server).value("locker_log_lag_seconds") > 0.1);
 }
