@@ -25,7 +25,7 @@ use crate::store::log::head::{Head, Id, Leader, Reign};
 #[cfg(feature = "plant")]
 use crate::store::log::plant::Plant;
 use crate::store::shared::{Admitted, Follower, Look, Membership, Registry, SharedStore};
-use crate::wire::problems::quoted;
+use crate::wire::escape::escape;
 
 /// How long requests that came over links may take once this server hands over. Others wait to lead.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
@@ -322,7 +322,7 @@ impl Roles {
         }
         match &there {
             Some(there) => {
-                let leader = quoted(there.leader.shown());
+                let leader = escape(there.leader.shown());
                 tracing::warn!(term = there.term, leader, "this server follows");
             }
             None => tracing::warn!("nobody leads"),
