@@ -264,7 +264,7 @@ impl Roles {
         self.forwarder.set_leader(Lead::Here(Arc::clone(&coordinator.handler)));
         let lost = self.until_over(term);
         if let Some(error) = &lost {
-            tracing::error!(term, error = format!("{error:#}"), "this server leads no more: it follows");
+            tracing::error!(term, error = format!("{error:#}"), "this server no longer leads: it follows");
         }
         self.membership.standing.follows(lost.is_some());
         // What waits here is asked again at the next leader.

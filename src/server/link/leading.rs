@@ -92,7 +92,7 @@ impl LinkServer {
         Ok(Self { stop: Some(stop), thread: Some(thread.context("cannot start the thread for links")?) })
     }
 
-    /// Tells those who follow that this server leads no more, lets the requests that are being answered end within
+    /// Tells those who follow that this server no longer leads, lets the requests that are being answered end within
     /// `grace`, and closes the links. [`Handler::left`] is *not* called for requests that are parked: they are asked again
     /// at the next leader, and until then whoever listened counts as listening. It blocks until then.
     pub fn stop(mut self, grace: Duration) {

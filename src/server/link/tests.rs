@@ -460,7 +460,7 @@ fn this_server_may_lead_itself() {
     eventually("parked here", || own.is_parked("/wait/2"));
     own.grant("/wait/1");
     assert_eq!(answer(waits), (200, "own: granted".to_owned()));
-    // It leads no more: who waits goes on there.
+    // It no longer leads: who waits goes on there.
     follows.follow(&leader);
     eventually("parked there", || leader.small.is_parked("/wait/2"));
     leader.small.grant("/wait/2");

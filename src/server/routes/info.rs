@@ -103,7 +103,7 @@ pub(super) fn readyz(routes: &Routes, call: &Call) -> Result<Response, Failure> 
         Err(Code::StoreFailed) => {
             Err(Failure::new(Code::StoreFailed, "the store has failed and the server is going down"))
         }
-        Err(Code::NoLeader) => Err(Failure::new(Code::NoLeader, "this server leads no more: it follows soon")),
+        Err(Code::NoLeader) => Err(Failure::new(Code::NoLeader, "this server no longer leads: it follows soon")),
         Err(code) => Err(Failure::new(code, "the server is starting or going down; ask again later")),
     }
 }

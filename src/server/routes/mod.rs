@@ -241,15 +241,16 @@ impl Routes {
         }
     }
 
-    /// On a shared store, a commit that fails says that this server leads no more. The process goes on.
+    /// On a shared store, a commit that fails says that this server no longer leads. The process goes on.
     fn unless_deposed(&self, failure: Failure, request: &Request) -> Failure {
         if self.standing.is_none() || failure.code != Code::StoreFailed {
             return failure;
         }
         if matches!(request.method.as_str(), "GET" | "HEAD") {
-            return Failure::new(Code::NoLeader, "this server leads no more: ask again");
+            return Failure::new(Code::NoLeader, "this server no longer leads: ask again");
         }
-        let error = "this server leads no more, and nobody knows whether it has done this: look, or ask the same again";
+        let error =
+            "this server no longer leads, and nobody knows whether it has done this: look, or ask the same again";
         Failure { status: 503, ..Failure::new(Code::UnknownOutcome, error) }
     }
 

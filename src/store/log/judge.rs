@@ -18,7 +18,7 @@ pub enum Verdict {
     Lost(Lost),
 }
 
-/// Why a server leads no more. What it had in flight may have happened or not.
+/// Why a server no longer leads. What it had in flight may have happened or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lost {
     /// Somebody else has taken over.

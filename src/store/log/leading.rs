@@ -45,7 +45,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A server that leads, as far as it knows. The first error is the last: then it leads no more.
+/// A server that leads, as far as it knows. The first error is the last: then it no longer leads.
 #[derive(Debug)]
 pub struct Leading<L, C> {
     log: L,
@@ -130,7 +130,7 @@ impl<L: Log, C: Clock> Leading<L, C> {
     /// Appends a batch. When it returns, the batch is durable, and at some moment since the call this server led.
     ///
     /// # Errors
-    /// It leads no more; nobody knows whether the batch is in the log.
+    /// It no longer leads; nobody knows whether the batch is in the log.
     pub fn append(&mut self, bytes: Vec<u8>, engine: EngineMs) -> Result<(), Lost> {
         let Place { reign, seq, record: before } = self.place;
         let id = match Id::random() {
@@ -144,7 +144,7 @@ impl<L: Log, C: Clock> Leading<L, C> {
     /// Proves that this server leads, at some moment since the call.
     ///
     /// # Errors
-    /// It leads no more.
+    /// It no longer leads.
     pub fn beat(&mut self, engine: EngineMs) -> Result<(), Lost> {
         self.until_known(None, engine, self.span)
     }

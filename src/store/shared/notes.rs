@@ -44,11 +44,11 @@ impl Notes {
     /// Writes the note.
     ///
     /// # Errors
-    /// The log gives no answer, or this server leads no more.
+    /// The log gives no answer, or this server no longer leads.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let by = self.by;
         self.call(|log| {
-            ensure!(log.put_note(name, bytes, Some(by))?, "this server leads no more");
+            ensure!(log.put_note(name, bytes, Some(by))?, "this server no longer leads");
             Ok(())
         })
     }

@@ -35,7 +35,7 @@ struct State {
     leading: Option<Leading<Box<dyn Log>, SystemClock>>,
     /// When its last acknowledged write was sent.
     sign: Instant,
-    /// Who is to be told that it leads no more.
+    /// Who is to be told that it no longer leads.
     told: Option<Told>,
     lost: Option<Lost>,
 }
@@ -99,7 +99,7 @@ impl Reign {
         base.plus(Span(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// Has `told` called once when this server leads no more, from the thread that finds out. At once if it is so already.
+    /// Has `told` called once when this server no longer leads, from the thread that finds out. At once if it is so already.
     /// Not called when it gives up by itself.
     pub fn when_lost(&self, told: impl FnOnce(Lost) + Send + 'static) {
         let mut state = self.state();
@@ -120,7 +120,7 @@ impl Reign {
     /// Proves that this server leads, at some moment since the call.
     ///
     /// # Errors
-    /// It leads no more.
+    /// It no longer leads.
     pub fn beat(&self) -> Result<(), Lost> {
         self.write(Leading::beat)?;
         self.membership.standing.beaten();
@@ -148,7 +148,7 @@ impl Reign {
         written
     }
 
-    /// Hands over: others may take over at once. If it leads no more, nothing happens.
+    /// Hands over: others may take over at once. If it no longer leads, nothing happens.
     pub(super) fn give_up(&self) {
         let mut state = self.state();
         state.told = None;

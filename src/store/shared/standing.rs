@@ -187,7 +187,7 @@ impl Standing {
         (now.leads, now.leader) = (Some(term), Some(LeaderSeen { name: name.to_owned(), term }));
     }
 
-    /// It leads no more. `lost`: it has not handed over.
+    /// It no longer leads. `lost`: it has not handed over.
     pub fn follows(&self, lost: bool) {
         let mut now = self.now();
         now.lost += u64::from(lost);

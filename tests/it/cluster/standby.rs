@@ -155,7 +155,7 @@ fn what_a_standby_lacks_is_lost_when_it_becomes_the_primary_and_no_fence_is_give
     assert_eq!(acquire(&third, "waits", &kept.0).0, 200);
     has_everything(&third, &second);
     pair.fail_over(sender);
-    second.until_log("this server leads no more");
+    second.until_log("this server no longer leads");
     answered.grant(&third);
     answered.grant(&second);
     let noticed = [&second, &third].map(|server| server.has_said("the log was set back: what was acknowledged"));
@@ -192,7 +192,7 @@ fn a_server_that_has_not_seen_what_was_lost_gives_no_fence_of_it_again() {
     second.until_log("this server leads");
     answered.grant(&second);
     first.signal(Signal::SIGCONT);
-    first.until_log("this server leads no more");
+    first.until_log("this server no longer leads");
     until_ready(&first);
     answered.grant(&first);
 }

@@ -90,7 +90,7 @@ fn notes_are_beside_the_records(place: &dyn Place) {
     }
     let note = |name: &str| (name.to_owned(), name.as_bytes().to_vec());
     assert_eq!(other.notes("server/").unwrap(), [note("server/a"), note("server/b")]);
-    // Whoever leads no more changes nothing that is the leader's.
+    // Whoever no longer leads changes nothing that is the leader's.
     let now = take(&mut other, 2);
     assert!(!log.put_note("told", b"late", Some(before)).unwrap());
     assert_eq!(log.notes("told").unwrap(), [note("told")]);

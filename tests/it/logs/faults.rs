@@ -24,7 +24,7 @@ pub const ALL: &[(&str, fn(&dyn Place))] = &[
     ("every other call may be repeated", every_other_call_may_be_repeated),
     ("a leader that is deposed is told", a_leader_that_is_deposed_is_told),
     ("a head that was given up is free at once", a_head_that_was_given_up_is_free_at_once),
-    ("a leader without answers leads no more", a_leader_without_answers_leads_no_more),
+    ("a leader without answers no longer leads", a_leader_without_answers_leads_no_more),
     ("nothing is lost when the database dies", nothing_is_lost_when_the_database_dies),
     ("a log that was set back is noticed", a_log_that_was_set_back_is_noticed),
 ];

@@ -235,7 +235,7 @@ fn an_answer_that_rests_on_no_beat() {
         thread::scope(|threads| {
             let looks = threads.spawn(|| scene.look(leader, "a"));
             eventually("an answer, or a leader that gives up", || {
-                looks.is_finished() || scene.cluster.nodes[leader].server().has_said("leads no more")
+                looks.is_finished() || scene.cluster.nodes[leader].server().has_said("no longer leads")
             });
             scene.store(leader).heal();
         });
