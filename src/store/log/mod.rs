@@ -229,6 +229,8 @@ pub enum Cause {
     NoSpace,
     /// It does not accept these credentials.
     Denied,
+    /// This server of the database takes no writes: it is a standby, or read-only.
+    NotPrimary,
     /// It is set up in a way in which what it acknowledges is not certain, or it said so with the answer.
     Unsafe,
     /// Something in it was not written by this program, or is damaged.
@@ -260,6 +262,7 @@ impl Cause {
             Self::NoQuorum => "the database has lost its quorum",
             Self::NoSpace => "the database is full",
             Self::Denied => "the database refuses the user",
+            Self::NotPrimary => "the database is read-only or a standby",
             Self::Unsafe => "the database may lose what it acknowledges",
             Self::Damaged => "the log is damaged",
             Self::Failed => "the database reports an error",

@@ -67,9 +67,9 @@ fn the_primary_is_found_among_the_hosts() {
         take(&mut log, run);
     }
     let alone = open(&[standby.address()]).unwrap_err();
-    assert_eq!((alone.cause, &*alone.text), (Cause::Unsafe, "it is read-only or a standby: name the primary"));
+    assert_eq!((alone.cause, &*alone.text), (Cause::NotPrimary, "name the primary"));
     let none = open(&[standby.address(), nobody]).unwrap_err();
-    assert!(none.cause == Cause::Unsafe && none.text.contains("name the primary; 127.0.0.1 port"), "{none}");
+    assert!(none.cause == Cause::NotPrimary && none.text.contains("name the primary; 127.0.0.1 port"), "{none}");
     // What was open finds the new primary, also when the old one comes back as a standby.
     take(&mut log, 4);
     postgres.until_streamed();
@@ -96,7 +96,6 @@ fn a_postgres_that_may_lose_something_is_refused() {
         ("synchronous_commit", "local", "synchronous_commit"),
         ("statement_timeout", "5000", "statement_timeout"),
         ("default_transaction_isolation", "serializable", "isolation"),
-        ("default_transaction_read_only", "on", "read-only"),
     ];
     postgres.sql("CREATE ROLE app LOGIN SUPERUSER");
     let refused = url(&postgres, "refused").replace("postgres@", "app@");
@@ -104,8 +103,13 @@ fn a_postgres_that_may_lose_something_is_refused() {
         postgres.sql(&format!("ALTER ROLE app SET {setting} = '{value}'"));
         let trouble = open(&refused).unwrap_err();
         assert!(trouble.cause == Cause::Unsafe && trouble.text.contains(named), "{setting}: {trouble}");
-        postgres.sql(&format!("ALTER ROLE app RESET {setting}"));
+        // What it advises helps.
+        let advice = trouble.text.find("ALTER ROLE").expect("advice");
+        postgres.sql(&trouble.text[advice..]);
+        open(&refused).unwrap();
     }
+    postgres.sql("ALTER ROLE app SET default_transaction_read_only = on");
+    assert_eq!(open(&refused).unwrap_err().cause, Cause::NotPrimary);
     let mut log = open(&url(&postgres, "refused")).unwrap();
     postgres.sql("UPDATE refused.format SET version = 2");
     let trouble = open(&url(&postgres, "refused")).unwrap_err();

@@ -28,7 +28,8 @@ const CHECK: &str = "SELECT
     current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only,
     current_setting('statement_timeout') AS statement_timeout,
     coalesce(current_setting('transaction_timeout', true), '0') AS transaction_timeout,
-    current_setting('fsync') AS fsync";
+    current_setting('fsync') AS fsync,
+    quote_ident(current_user) AS role";
 /// The oldest release that the tests have run against, as `server_version_num` has it.
 const OLDEST: i32 = 130_000;
 
@@ -304,25 +305,24 @@ fn check(row: &Row) -> Result<(), Trouble> {
         return Err(Trouble::new(Cause::Failed, format!("PostgreSQL {} is too old: 13 is needed", version / 10_000)));
     }
     if get(row, "read_only")? {
-        return refuse("it is read-only or a standby: name the primary".to_owned());
+        return Err(Trouble::new(Cause::NotPrimary, "name the primary"));
     }
+    let alter = format!("ALTER ROLE {} SET", get::<&str>(row, "role")?);
     let commit: &str = get(row, "synchronous_commit")?;
     if !["on", "remote_apply"].contains(&commit) {
-        return refuse(format!("synchronous_commit is {commit:?}: ALTER ROLE this_user SET synchronous_commit = on"));
+        return refuse(format!("synchronous_commit is {commit:?}: {alter} synchronous_commit = on"));
     }
     let isolation: &str = get(row, "isolation")?;
     if isolation != "read committed" {
         return refuse(format!(
-            "default_transaction_isolation is {isolation:?}: ALTER ROLE this_user SET default_transaction_isolation = \
-             'read committed'"
+            "default_transaction_isolation is {isolation:?}: {alter} default_transaction_isolation = 'read committed'"
         ));
     }
     for setting in ["statement_timeout", "transaction_timeout"] {
         let value: &str = get(row, setting)?;
         if value != "0" {
             return refuse(format!(
-                "{setting} is {value}: a wait for a standby that it cuts short reports success. ALTER ROLE this_user SET \
-                 {setting} = 0"
+                "{setting} is {value}: a wait for a standby that it cuts short reports success. {alter} {setting} = 0"
             ));
         }
     }
