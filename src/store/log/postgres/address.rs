@@ -14,6 +14,24 @@ use crate::store::log::{Cause, Trouble};
 
 /// The schema of a log whose address names none.
 const SCHEMA: &str = "locker";
+/// The parameters that are looked at here, and those of libpq that are passed on.
+const OWN: [&str; 6] = ["schema", "password_file", "sslmode", "sslrootcert", "sslcert", "sslkey"];
+const PASSED_ON: [&str; 14] = [
+    "user",
+    "dbname",
+    "host",
+    "hostaddr",
+    "port",
+    "application_name",
+    "connect_timeout",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "channel_binding",
+    "sslnegotiation",
+];
 /// The port of a server whose address names none.
 const PORT: u16 = 5432;
 
@@ -159,7 +177,7 @@ impl FromStr for Address {
         let (base, query) = text.split_once('?').unwrap_or((text, ""));
         let mut credentials = Credentials::default();
         let (mut schema, mut sslmode, mut rest) = (SCHEMA.to_owned(), None, Vec::new());
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        for (number, pair) in (1..).zip(query.split('&').filter(|pair| !pair.is_empty())) {
             let (name, value) = pair.split_once('=').ok_or("a parameter has no value: write NAME=VALUE")?;
             let value = percent_decode_str(value).decode_utf8().map_err(|_| "a parameter is not valid UTF-8")?;
             let file = || Some(PathBuf::from(&*value));
@@ -176,7 +194,9 @@ impl FromStr for Address {
                 "options" | "target_session_attrs" | "load_balance_hosts" => {
                     return Err(format!("{name} cannot be given: leave it out"));
                 }
-                _ => rest.push(pair),
+                name if PASSED_ON.contains(&name) => rest.push(pair),
+                // It is not quoted, for it may be a part of a password.
+                _ => return Err(unknown(number)),
             }
         }
         check_schema(&schema)?;
@@ -201,6 +221,11 @@ impl FromStr for Address {
         config.ssl_mode(if uses_tls { SslMode::Require } else { SslMode::Disable });
         Ok(Self { config, servers, schema, credentials, uses_tls })
     }
+}
+
+fn unknown(number: usize) -> String {
+    let (own, passed_on) = (OWN.join(", "), PASSED_ON.join(", "));
+    format!("parameter {number} after the ? is not known; there are {own}, and of libpq's {passed_on}")
 }
 
 fn in_a_file() -> String {
@@ -274,7 +299,7 @@ mod tests {
             ("postgres:///x?hostaddr=10.0.0.1", "names no host"),
             ("postgres://db,db2/x?hostaddr=10.0.0.1", "as many"),
             ("postgres://db/x?hunter2", "has no value"),
-            ("postgres://db/x?hunter2=1", "not a URL"),
+            ("postgres://db/x?sslmode=disable&hunter2=1", "parameter 2 after the ? is not known; there are schema,"),
             ("postgres://db:port/x", "not a URL"),
         ];
         for (bad, why) in cases {
