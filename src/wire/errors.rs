@@ -138,7 +138,7 @@ codes! {
     Limit = "limit", 429, UNAVAILABLE;
     /// A bug. The server log has the details.
     Internal = "internal", 500, FAILED;
-    /// The server that leads was lost before it answered: nobody knows whether it has acted. Look before you ask again.
+    /// The answer of the server that leads was lost: nobody knows whether it has acted. Look before you ask again.
     UnknownOutcome = "unknown_outcome", 502, UNAVAILABLE;
     /// The store has failed; the server is shutting down.
     StoreFailed = "store_failed", 503, UNAVAILABLE;

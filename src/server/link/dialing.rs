@@ -89,7 +89,10 @@ async fn follow_one(shared: &Shared, there: &There, link: &mut Option<Generation
     let greeting = timeout(Duration::from_millis(LINK_GREETING_MS), greet(shared.server, there)).await;
     let (mut reader, writer) = greeting.context("it does not answer")??;
     let (orders, ordered) = mpsc::unbounded_channel();
-    let generation = shared.table().linked(orders);
+    let Some(generation) = shared.table().linked(orders) else {
+        // Whoever has said so is about to end this.
+        return std::future::pending().await;
+    };
     *link = Some(generation);
     tracing::info!(target: "locker::link", leader = there.leader.name, term = there.term, "linked to the leader");
     let reading = async {

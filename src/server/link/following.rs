@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::dialing::{self, There};
 use super::known::Known;
 use super::limits::LINK_LAST_MS;
-use super::table::{Asked, Seen, Table, no_leader};
+use super::table::{Asked, Seen, Table, Taken, no_leader};
 use crate::core::limits::WAIT_MS;
 use crate::core::names::ParkId;
 use crate::core::time::Span;
@@ -122,7 +122,7 @@ impl Forwarder {
             _ => false,
         };
         let mut changed = Vec::new();
-        if is_other {
+        if is_other || !is_same_here {
             let link = table.generation();
             changed.extend(table.broken(link, Instant::now()));
         }
@@ -185,7 +185,11 @@ impl Forwarder {
         let number = request.park.0;
         let here = self.shared.table().here.clone();
         if let Some(here) = here.filter(|_| request.admitted) {
-            return self.answer_here(here, request).await;
+            let response = here.handle(request).await;
+            if goes_on(&response) && request.can_park {
+                self.keep_here(request.clone(), None, &response);
+            }
+            return response;
         }
         let (is_repeatable, client) = ((self.shared.repeatable)(request), self.shared.known.client(request));
         let Ok(asked) = Asked::new(request, is_repeatable, client) else { return TOO_LARGE.into_response() };
@@ -199,20 +203,14 @@ impl Forwarder {
     async fn wait(&self, request: &Request, limit: Option<Instant>) -> Response {
         let number = request.park.0;
         loop {
-            let seen = {
-                let mut table = self.shared.table();
-                match table.here.clone() {
-                    Some(here) => Err(here),
-                    None => Ok(table.look(number, limit.is_some(), Instant::now())),
-                }
-            };
+            let seen = self.shared.table().look(number, limit.is_some(), Instant::now());
             let (changed, until) = match seen {
-                Err(here) => return self.answer_here(here, request).await,
-                Ok(Seen::Ready(response)) => return response,
-                Ok(Seen::Parked { .. }) if request.can_park && limit.is_none() => return parked(),
-                Ok(Seen::Parked { changed }) => (changed, limit),
-                Ok(Seen::Nothing { changed, until }) => (changed, limit.or(until)),
-                Ok(Seen::Unknown) => return no_leader(),
+                Seen::Ready(response) => return response,
+                Seen::Here(taken) => return self.answer_here(taken, request).await,
+                Seen::Parked { .. } if request.can_park && limit.is_none() => return parked(),
+                Seen::Parked { changed } => (changed, limit),
+                Seen::Nothing { changed, until } => (changed, limit.or(until)),
+                Seen::Unknown => return no_leader(),
             };
             let waited = async {
                 match until {
@@ -231,18 +229,12 @@ impl Forwarder {
 
     /// Looks whether there is an answer to a request that is parked.
     async fn again(&self, request: &Request) -> Response {
-        let seen = {
-            let mut table = self.shared.table();
-            match table.here.clone() {
-                Some(here) => Err(here),
-                None => Ok(table.look(request.park.0, true, Instant::now())),
-            }
-        };
+        let seen = self.shared.table().look(request.park.0, true, Instant::now());
         match seen {
-            Err(here) => self.answer_here(here, request).await,
-            Ok(Seen::Ready(response)) => response,
-            Ok(Seen::Parked { .. } | Seen::Nothing { .. }) => parked(),
-            Ok(Seen::Unknown) => no_leader(),
+            Seen::Ready(response) => response,
+            Seen::Here(taken) => self.answer_here(taken, request).await,
+            Seen::Parked { .. } | Seen::Nothing { .. } => parked(),
+            Seen::Unknown => no_leader(),
         }
     }
 
@@ -257,34 +249,18 @@ impl Forwarder {
     }
 
     /// Has a request answered by this server's own handler. If that parks it, it can still be passed on later.
-    async fn answer_here(&self, here: Arc<dyn Handler>, request: &Request) -> Response {
-        let number = request.park.0;
-        let (asked, mut own) = match self.shared.table().take(number) {
-            Some((asked, own)) => (Some(asked), own),
-            None => (None, None),
-        };
-        let asked = match asked {
-            Some(asked) => asked,
-            // Its own handler has admitted it, and whether it is parked is not known yet.
-            None if request.admitted && request.attempt == Attempt::First => {
-                let response = here.handle(request).await;
-                if goes_on(&response) && request.can_park {
-                    self.keep_here(request.clone(), None, &response);
+    async fn answer_here(&self, taken: Taken, request: &Request) -> Response {
+        let Taken { here, asked, admitted } = taken;
+        let mut own = match admitted {
+            Some(own) => Request { attempt: request.attempt, ..*own },
+            None => {
+                let Some(mut own) = asked.request() else { return TOO_LARGE.into_response() };
+                if let Err(refused) = here.admit(&mut own).await {
+                    return refused;
                 }
-                return response;
+                own
             }
-            None => return no_leader(),
         };
-        if own.is_none() {
-            let Some(mut asked) = asked.request() else { return TOO_LARGE.into_response() };
-            if let Err(refused) = here.admit(&mut asked).await {
-                return refused;
-            }
-            own = Some(asked);
-        } else if let Some(own) = &mut own {
-            own.attempt = request.attempt;
-        }
-        let Some(mut own) = own else { return no_leader() };
         own.can_park = request.can_park && request.attempt != Attempt::Last;
         let response = here.handle(&own).await;
         if goes_on(&response) && own.can_park {
@@ -299,8 +275,10 @@ impl Forwarder {
             let (is_repeatable, client) = ((self.shared.repeatable)(&request), self.shared.known.client(&request));
             Asked::new(&request, is_repeatable, client).ok().map(Arc::new)
         });
-        if let Some(asked) = asked {
-            self.shared.table().keep_here(number, asked, request, streaming);
+        let Some(asked) = asked else { return };
+        let must_look = self.shared.table().keep_here(number, asked, request, streaming);
+        if must_look {
+            self.shared.notify([number]);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! and times only; nothing here waits.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,8 +124,18 @@ pub(super) enum Seen {
         changed: Arc<Notify>,
         until: Option<Instant>,
     },
+    /// This server leads: its own handler is to answer it.
+    Here(Taken),
     /// Nobody knows it.
     Unknown,
+}
+
+/// A request that was taken out, to be answered here.
+pub(super) struct Taken {
+    pub here: Arc<dyn Handler>,
+    pub asked: Arc<Asked>,
+    /// If this server's own handler has parked it: the form in which it was admitted.
+    pub admitted: Option<Box<Request>>,
 }
 
 /// Something has arrived for a request.
@@ -199,28 +210,39 @@ impl Table {
     }
 
     /// Keeps a request that this server's own handler has parked, or whose answer goes on and has this status. If this
-    /// server does not lead any more, the request waits for the next leader, as all others do.
-    pub fn keep_here(&mut self, number: Number, asked: Arc<Asked>, request: Request, streaming: Option<u16>) {
+    /// server does not lead any more, it is as if it had ceased to a moment later. True: then it must be looked at.
+    pub fn keep_here(&mut self, number: Number, asked: Arc<Asked>, request: Request, streaming: Option<u16>) -> bool {
         let is_here = self.here.is_some();
         let stage = Stage::Here(Box::new(Request { headers: Vec::new(), ..request }), streaming);
-        let stage = if is_here { stage } else { left_here(stage, Instant::now()) };
+        let stage = if is_here { stage } else { left_here(stage, &asked, Instant::now()) };
+        let is_waiting = matches!(stage, Stage::Waiting(_));
         self.pending.insert(number, Pending { asked, stage, changed: Arc::default() });
-        if !is_here {
+        if is_waiting {
             self.order(Order::Ask(number));
         }
+        !is_here
     }
 
-    /// Takes a request out, to be answered here. If this server's own handler has it already, in the form in which it was
-    /// admitted.
-    pub fn take(&mut self, number: Number) -> Option<(Arc<Asked>, Option<Request>)> {
-        let Pending { asked, stage, .. } = self.pending.remove(&number)?;
-        let admitted = if let Stage::Here(request, _) = stage { Some(*request) } else { None };
-        Some((asked, admitted))
+    /// Takes a request out that no other server has, if this one leads.
+    fn take(&mut self, number: Number) -> Option<Taken> {
+        let here = self.here.as_ref()?;
+        let Entry::Occupied(entry) = self.pending.entry(number) else { return None };
+        if !matches!(entry.get().stage, Stage::Waiting(_) | Stage::Here(..)) {
+            return None;
+        }
+        let Pending { asked, stage, .. } = entry.remove();
+        let admitted = if let Stage::Here(request, _) = stage { Some(request) } else { None };
+        Some(Taken { here: Arc::clone(here), asked, admitted })
     }
 
-    /// Looks for an answer. An answer that is returned is taken out. A request that its door has parked waits for a leader
-    /// for as long as it is parked, any other for as long as is usual.
+    /// Looks for an answer, or whether this server is to give it. What is returned is taken out. A request that its door has
+    /// parked waits for a leader for as long as it is parked, any other for as long as is usual.
+    ///
+    /// What another server has answered, or may have done, is not done again here.
     pub fn look(&mut self, number: Number, is_parked: bool, now: Instant) -> Seen {
+        if let Some(taken) = self.take(number) {
+            return Seen::Here(taken);
+        }
         let Some(pending) = self.pending.get_mut(&number) else { return Seen::Unknown };
         let changed = Arc::clone(&pending.changed);
         match &mut pending.stage {
@@ -295,8 +317,12 @@ impl Table {
 
     // ---- The link ----
 
-    /// There is a link: everything that waits for a leader goes to this one.
-    pub fn linked(&mut self, link: UnboundedSender<Order>) -> Generation {
+    /// There is a link: everything that waits for a leader goes to this one. `None` if this server leads itself by now: what
+    /// waits is answered here, and nowhere else.
+    pub fn linked(&mut self, link: UnboundedSender<Order>) -> Option<Generation> {
+        if self.here.is_some() {
+            return None;
+        }
         let is_waiting = |pending: &Pending| matches!(pending.stage, Stage::Waiting(_));
         let waiting = self.pending.iter().filter(|(_, pending)| is_waiting(pending));
         let mut waiting: Vec<Number> = waiting.map(|(number, _)| *number).collect();
@@ -305,7 +331,7 @@ impl Table {
         (self.link, self.is_open) = (Some(link), true);
         waiting.into_iter().for_each(|number| self.order(Order::Ask(number)));
         self.generation.0 += 1;
-        self.generation
+        Some(self.generation)
     }
 
     /// The present link.
@@ -353,7 +379,7 @@ impl Table {
     pub fn moved(&mut self, now: Instant) -> Vec<Number> {
         for pending in self.pending.values_mut() {
             let stage = std::mem::replace(&mut pending.stage, Stage::Sent);
-            pending.stage = left_here(stage, now);
+            pending.stage = left_here(stage, &pending.asked, now);
         }
         let all: Vec<Number> = self.pending.keys().copied().collect();
         self.wake(&all);
@@ -422,6 +448,7 @@ impl Table {
         let answers = self.answers.clone();
         // Nobody may wait for it any more.
         let Some(pending) = self.pending.get_mut(&number) else { return Ok(None) };
+        let is_repeatable = pending.asked.is_repeatable;
         let stage = std::mem::replace(&mut pending.stage, Stage::Sent);
         let (stage, is_news) = match (frame, stage) {
             (Down::Parked { .. }, Stage::Sent) => (Stage::Parked, true),
@@ -430,7 +457,8 @@ impl Table {
                 Some(body) => whole(answer, body),
                 None => {
                     self.order(Order::Gone(number));
-                    (Stage::Done(NO_ROOM.into_response()), true)
+                    let lost = if is_repeatable { NO_ROOM.into_response() } else { unknown_outcome() };
+                    (Stage::Done(lost), true)
                 }
             },
             (Down::Piece { .. }, Stage::Answered(answer, mut body)) => {
@@ -476,9 +504,10 @@ impl Table {
 }
 
 /// Where a request is when its server's own handler has it no more.
-fn left_here(stage: Stage, now: Instant) -> Stage {
+fn left_here(stage: Stage, asked: &Asked, now: Instant) -> Stage {
     match stage {
-        Stage::Here(_, None) => Stage::Waiting(now),
+        Stage::Here(_, None) if asked.is_repeatable => Stage::Waiting(now),
+        Stage::Here(_, None) => Stage::Done(unknown_outcome()),
         Stage::Here(_, Some(status)) => {
             Stage::Streaming(Stream { status, part: None, is_over: true, wants_more: false })
         }
@@ -524,8 +553,8 @@ pub(super) fn no_leader() -> Response {
     refused(Code::NoLeader, "no server leads at the moment, or this one cannot reach it (its log says more): ask again")
 }
 
-/// The answer to a request that a leader may have taken, and whose answer was lost with it.
+/// The answer to a request that a leader may have taken, and whose answer was lost.
 pub(super) fn unknown_outcome() -> Response {
-    let error = "the leader was lost before it answered: nobody knows whether it has acted; look before you ask again";
+    let error = "the answer of the leader was lost: nobody knows whether it has acted; look before you ask again";
     refused(Code::UnknownOutcome, error)
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod changes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -430,22 +432,6 @@ fn a_link_that_comes_late_does_not_hold_up_a_stop() {
 }
 
 #[test]
-fn what_cannot_be_repeated_is_not() {
-    let leader = Leads::usual("a");
-    let follows = Follows::of(&leader);
-    let (safe, unsafe_one) = (follows.send("PUT", "/stuck", b"{}"), follows.send("POST", "/stuck", b"{}"));
-    eventually("both there", || leader.small.seen.lock().unwrap().len() == 2);
-    follows.forwarder.set_leader(Lead::Nobody);
-    let (status, body) = answer(unsafe_one);
-    assert!(status == 502 && body.contains("unknown_outcome"), "{status} {body}");
-    let second = Leads::start("b", 2, Duration::from_secs(600));
-    follows.follow(&second);
-    eventually("asked again", || second.small.seen.lock().unwrap().len() == 1);
-    second.small.stuck.notify_one();
-    assert_eq!(answer(safe), (200, "b: moved".to_owned()));
-}
-
-#[test]
 fn this_server_may_lead_itself() {
     let leader = Leads::usual("a");
     let follows = Follows::of(&leader);
@@ -641,6 +627,10 @@ fn a_frame_that_is_too_large_ends_the_link() {
 }
 
 fn asked(id: &str) -> (Request, Arc<table::Asked>) {
+    asked_as(id, true)
+}
+
+fn asked_as(id: &str, is_repeatable: bool) -> (Request, Arc<table::Asked>) {
     let head = frame::Head {
         method: "PUT".to_owned(),
         path: "/wait".to_owned(),
@@ -652,7 +642,7 @@ fn asked(id: &str) -> (Request, Arc<table::Asked>) {
         can_park: true,
     };
     let request = head.into_request(Vec::new(), ParkId(7));
-    let asked = Arc::new(table::Asked::new(&request, true, 0).unwrap());
+    let asked = Arc::new(table::Asked::new(&request, is_repeatable, 0).unwrap());
     (request, asked)
 }
 
@@ -665,7 +655,7 @@ fn a_request_that_crosses_the_goodbye_waits_for_the_next_leader() {
         assert!(table.ask(number, asked, now));
     };
     let (orders, mut ordered) = tokio::sync::mpsc::unbounded_channel();
-    let link = table.linked(orders);
+    let link = table.linked(orders).unwrap();
     ask(&mut table, 7);
     assert_eq!(ordered.try_recv(), Ok(table::Order::Ask(7)));
     assert!(table.out(link, table::Order::Ask(7)).is_some());
@@ -685,7 +675,7 @@ fn a_request_that_is_parked_too_late_is_passed_on() {
     let (request, asked) = asked("a-1");
     let (orders, mut ordered) = tokio::sync::mpsc::unbounded_channel();
     let mut table = table::Table::default();
-    let link = table.linked(orders);
+    let link = table.linked(orders).unwrap();
     // Its own handler has parked it, but by now another server leads.
     table.keep_here(7, asked, request, None);
     assert_eq!(ordered.try_recv(), Ok(table::Order::Ask(7)));
