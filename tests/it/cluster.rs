@@ -12,6 +12,7 @@ use crate::support::cut::CutProxy;
 use crate::support::database::{Database, Etcd, Postgres};
 use crate::support::eventually;
 use crate::support::server::{Server, Setup};
+use crate::support::wires::{Way, Wire};
 
 /// A short failover, so that the tests are quick. A busy machine must still beat in time.
 pub const FAILOVER: &str = "2s";
@@ -148,6 +149,45 @@ fn a_leader_that_was_paused_says_nothing_that_is_not_so_any_more() {
         first.until_log("it follows");
         assert_eq!(acquire(&second, "c", "y").0, 200);
     });
+}
+
+/// It gets no answer from the database, and does not know that another one leads.
+#[test]
+fn a_leader_that_is_cut_off_from_the_database_does_not_say_that_nobody_holds() {
+    let postgres = Postgres::start();
+    let store = |address| format!("postgres://postgres@{address}/postgres?sslmode=disable");
+    let wire = Wire::to(postgres.address());
+    let first = server(&store(wire.address), "first");
+    until_leading(&first);
+    let second = server(&store(postgres.address()), "second");
+    second.until_log("this server follows");
+    assert_eq!(first.call("POST /lock/z", "").status, 200);
+    // It stands still meanwhile, so that it cannot give up before it is asked.
+    first.signal(Signal::SIGSTOP);
+    wire.hold(Way::There);
+    wire.hold(Way::Back);
+    until_leading(&second);
+    assert_eq!(second.call("POST /lock/x", "").status, 200);
+    assert_eq!(second.call("PUT /lock/y", r#"{"lock":"me"}"#).status, 200);
+    first.signal(Signal::SIGCONT);
+    std::thread::scope(|scope| {
+        let asked = [("DELETE /lock/x", ""), ("DELETE /lock/y", r#"{"lock":"me"}"#), ("DELETE /lock/z", "")];
+        let answers = asked.map(|(line, body)| (line, scope.spawn(|| first.call(line, body))));
+        for (line, answer) in answers {
+            let answer = answer.join().unwrap();
+            let (status, text) = (answer.status, answer.text());
+            let is_told = status == 503 && text.contains("no_leader");
+            // It has tried that, and nobody may try it again without a look.
+            let is_unknown = status == 502 && text.contains("unknown_outcome") && line == "DELETE /lock/z";
+            assert!(is_told || is_unknown, "{line}: {status} {text}");
+        }
+    });
+    wire.heal();
+    for line in ["GET /lock/x", "GET /lock/y", "GET /lock/z"] {
+        assert_eq!(second.call(line, "").status, 200, "{line}");
+    }
+    assert_eq!(second.call("DELETE /lock/x", "").status, 200);
+    assert_eq!(second.call("DELETE /lock/y", r#"{"lock":"me"}"#).status, 200);
 }
 
 #[test]

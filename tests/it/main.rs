@@ -19,6 +19,7 @@ mod client_faults;
 #[cfg(feature = "plant")]
 mod cluster;
 mod contracts;
+mod deposed;
 mod docs;
 mod doctor;
 mod door;

@@ -27,6 +27,7 @@ use self::refusals::Refusals;
 use self::sessions::Sessions;
 use self::tokens::Tokens;
 use super::door::ClientAuth;
+use super::engine::NO_LONGER_LEADS;
 use super::http::{Admission, Admitting, Answering, Handler, Identity, Request, Response};
 use crate::client::http::encode;
 use crate::core::names::ParkId;
@@ -158,10 +159,14 @@ impl Guard {
         if builds.is_off() || (self.rule)(request) == Access::Public {
             return Ok(None);
         }
-        builds.identify(request, token).await.map(Some).map_err(|refused| {
-            self.refusals.of_id_token(request, &refused);
-            refuse_token(&refused)
-        })
+        match builds.identify(request, token).await {
+            Ok(shown) => Ok(Some(shown)),
+            Err(refused) => {
+                builds.confirm(&refused).await.map_err(|_| deposed())?;
+                self.refusals.of_id_token(request, &refused);
+                Err(refuse_token(&refused))
+            }
+        }
     }
 
     /// The identity of a request that is admitted, and what that proves. `None` if it has none and needs none.
@@ -193,7 +198,10 @@ impl Guard {
             return Ok((shown, Admission::Public));
         }
         if let Some((tokens, token)) = self.tokens.as_ref().zip(request.own_token()) {
-            let (identity, hash) = tokens.identify(token).ok_or_else(unknown_token)?;
+            let Some((identity, hash)) = tokens.identify(token) else {
+                tokens.confirm().await.map_err(|_| deposed())?;
+                return Err(unknown_token());
+            };
             request.token = Some(hash);
             return Ok((Some(identity), Admission::Client));
         }
@@ -319,6 +327,11 @@ fn unknown_token() -> Response {
     let error = "the server does not know this token: it was revoked, its time is over, or it is of another server";
     let headers = vec![("www-authenticate", "Bearer error=\"invalid_token\"".to_owned())];
     Response { headers, ..refusal(Code::Unauthorized, error.to_owned()) }
+}
+
+/// The answer to a token that another server may know, which leads by now.
+fn deposed() -> Response {
+    refusal(Code::NoLeader, NO_LONGER_LEADS.to_owned())
 }
 
 /// The answer to an id token that proves nothing.

@@ -58,6 +58,8 @@ impl Refusals {
             (_, 303) => return,
             (None, 403) => ("session", "page"),
             (None, _) => ("none", "missing"),
+            // The next leader decides.
+            (Some(_), 503) if request.own_token().is_some() => return,
             (Some(_), 503) => ("password", "busy"),
             (Some(_), _) if request.own_token().is_some() => ("token", "unknown"),
             (Some(_), _) if basic_user(request).is_some() => ("password", "wrong"),

@@ -10,7 +10,7 @@ use crate::core::names::Digest;
 use crate::core::origin::Identity;
 use crate::core::token::Token;
 use crate::env::random_hex;
-use crate::server::engine::Engine;
+use crate::server::engine::{Engine, EngineError};
 use crate::server::http::TOKEN_PREFIX;
 use crate::wire::secret::Secret;
 
@@ -50,6 +50,14 @@ impl Tokens {
             self.0.post(Command::TokenUsed { hash });
         }
         Some((Identity::Token(found.name.to_string()), hash))
+    }
+
+    /// Makes certain that a token that was not known was not made by another server, which leads by now.
+    ///
+    /// # Errors
+    /// This server no longer leads.
+    pub async fn confirm(&self) -> Result<(), EngineError> {
+        self.0.confirm().await
     }
 }
 

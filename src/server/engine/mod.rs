@@ -136,8 +136,8 @@ impl Engine {
         self.ask(command, None)?.blocking_recv().unwrap_or_else(|_| Err(down()))
     }
 
-    /// Waits until it is certain that the snapshot is at least as new as every answer that was given before this call, also
-    /// by other servers on the same store. With a store of its own, that is always so.
+    /// Waits until it is certain that a snapshot that was looked at before this call was, when it was looked at, at least as
+    /// new as every answer that any server on the same store had given. With a store of its own, that is always so.
     ///
     /// # Errors
     /// The store has failed, or another server leads.
@@ -209,6 +209,9 @@ impl Engine {
         &self.store_id
     }
 }
+
+/// What a client is told for whom a server has only looked, and that then could not [`confirm`](Engine::confirm).
+pub const NO_LONGER_LEADS: &str = "this server no longer leads: ask again";
 
 /// Why an engine has ended whose thread has panicked.
 const PANICKED: &str = "the engine has panicked: this is a bug in locker";

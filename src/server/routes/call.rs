@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::auth::access::Caller;
 use super::super::http::{Attempt, Request};
@@ -23,6 +24,22 @@ pub(super) struct Call<'r> {
     query: BTreeMap<String, String>,
     /// What is wrong with the query itself, before the values are parsed.
     problems: Problems,
+    asked: &'r Asked,
+}
+
+/// Whether the engine was asked for a request.
+#[derive(Debug, Default)]
+pub(super) struct Asked(AtomicBool);
+
+impl Asked {
+    /// The engine is about to be asked.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl<'r> Call<'r> {
@@ -33,8 +50,14 @@ impl<'r> Call<'r> {
         path: Vec<(&'static str, Cow<'r, str>)>,
         query: BTreeMap<String, String>,
         problems: Problems,
+        asked: &'r Asked,
     ) -> Self {
-        Self { request, caller, path, query, problems }
+        Self { request, caller, path, query, problems, asked }
+    }
+
+    /// Where to note that the engine is asked.
+    pub fn asked(&self) -> &Asked {
+        self.asked
     }
 
     /// The problems so far. The handler adds to them.

@@ -36,7 +36,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::browse::Browser;
-use self::call::Call;
+use self::call::{Asked, Call};
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::recent::Recent;
@@ -49,7 +49,7 @@ use super::auth::access::{Live, Right};
 use super::auth::sessions::Sessions;
 use super::auth::tokens::find as find_token;
 use super::build_watch::BuildWatch;
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, NO_LONGER_LEADS};
 use super::events::Events;
 use super::http::{Admission, Admitting, Answering, Handler, Request, Response};
 use super::limits::{EVENTS_PACE_MS, FIGURES_KEPT, FIGURES_MS, PAGES_KEPT};
@@ -230,6 +230,7 @@ impl Routes {
         if let Some(proved) = call.caller.proved() {
             permit::complete(proved, &mut command);
         }
+        call.asked().note();
         self.engine.call_for(command, call.request.origin(), permit(&call.caller)).await
     }
 
@@ -246,37 +247,45 @@ impl Routes {
         if self.standing.is_none() || failure.code != Code::StoreFailed {
             return failure;
         }
-        if matches!(request.method.as_str(), "GET" | "HEAD") {
-            return Failure::new(Code::NoLeader, "this server no longer leads: ask again");
+        let error = "this server no longer leads, and nobody knows whether it has done this";
+        if is_repeatable(request) {
+            let error = format!("{error}: look, or ask the same again");
+            return Failure { status: 503, ..Failure::new(Code::UnknownOutcome, error) };
         }
-        let error =
-            "this server no longer leads, and nobody knows whether it has done this: look, or ask the same again";
-        Failure { status: 503, ..Failure::new(Code::UnknownOutcome, error) }
+        Failure::new(Code::UnknownOutcome, format!("{error}: look before you ask again"))
     }
 
     /// Calls the route. If the route asks the engine, this task awaits the answer here.
+    ///
+    /// What is drawn from the snapshot alone, a refusal too, is answered only once it is certain that this server led
+    /// after it had looked: another one may lead by now, and what changes something at the engine finds that out by itself.
     async fn answer(&self, found: Found<'_>, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
-        if request.token.is_some_and(|token| find_token(&self.engine, token).is_none()) {
+        let proved = request.shown.as_ref().and_then(|shown| shown.proved.clone());
+        let caller = self.access.caller(request.identity.as_ref()).with_proof(proved);
+        let asked = Asked::default();
+        let call = found.route.call(request, found.segments, caller, &asked)?;
+        check(found.route.need, &call)?;
+        let answer = self.run(found.route.run, &call).await;
+        if found.route.need != Need::Nothing && !asked.is_so() {
+            let deposed = |_| Failure::new(Code::NoLeader, NO_LONGER_LEADS);
+            self.engine.confirm().await.map_err(deposed)?;
+        }
+        answer
+    }
+
+    async fn run(&self, run: Run, call: &Call<'_>) -> Result<Response, Failure> {
+        if call.request.token.is_some_and(|token| find_token(&self.engine, token).is_none()) {
             // It waited meanwhile, or it follows events.
             return Err(Failure::new(Code::Unauthorized, "this token was revoked, or its time is over"));
         }
-        let proved = request.shown.as_ref().and_then(|shown| shown.proved.clone());
-        let caller = self.access.caller(request.identity.as_ref()).with_proof(proved);
-        let call = found.route.call(request, found.segments, caller)?;
-        check(found.route.need, &call)?;
-        let reads = matches!(found.route.run, Run::Look(_)) || matches!(request.method.as_str(), "GET" | "HEAD");
-        if reads && found.route.need != Need::Nothing {
-            // Another server may lead by now. What changes something finds that out by itself.
-            self.engine.confirm().await?;
-        }
-        match found.route.run {
-            Run::Look(look) => look(self, &call),
+        match run {
+            Run::Look(look) => look(self, call),
             Run::Do(command, answer) => {
-                let reply = self.ask(&call, command(&call)?).await?;
-                answer(self, &call, reply)
+                let reply = self.ask(call, command(call)?).await?;
+                answer(self, call, reply)
             }
-            Run::Talk(talk) => talk(self, &call).await,
+            Run::Talk(talk) => talk(self, call).await,
         }
     }
 }

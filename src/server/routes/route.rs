@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use super::super::auth::access::{Caller, Right};
 use super::super::http::{Request, Response};
 use super::Routes;
-use super::call::Call;
+use super::call::{Asked, Call};
 use super::failure::Failure;
 use crate::core::command::{Command, Reply};
 use crate::wire::contracts::Contract;
@@ -205,6 +205,7 @@ impl Route {
         request: &'r Request,
         segments: Vec<Cow<'r, str>>,
         caller: Caller,
+        asked: &'r Asked,
     ) -> Result<Call<'r>, Failure> {
         let mut problems = Problems::default();
         let query = self.read_query(&request.query, &mut problems);
@@ -217,7 +218,7 @@ impl Route {
         if self.contracts.is_empty() && self.body.is_none() && !matches!(&*request.body, b"" | b"{}") {
             problems.add("", "this call takes no body");
         }
-        Ok(Call::new(request, caller, path, query, problems))
+        Ok(Call::new(request, caller, path, query, problems, asked))
     }
 
     /// The parameters of a query. Each may be given at most once and must be known to the route, but contracts ignore

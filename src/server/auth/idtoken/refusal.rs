@@ -103,6 +103,13 @@ impl Refusal {
         }
     }
 
+    /// Whether the token was true, and only time has passed since: it has expired, its key has left, or the keys of its
+    /// issuer are not here yet after a start. Where the settings have changed, they count.
+    #[must_use]
+    pub fn is_of_time(&self) -> bool {
+        matches!(self, Self::Expired(_) | Self::UnknownKey(_) | Self::KeyNotYetKnown { .. } | Self::NoKeys { .. })
+    }
+
     /// How long to wait before the same token may be accepted. `None` if waiting does not help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -10,7 +10,7 @@ use super::issuers::Trusted;
 use super::{Proved, Refusal};
 use crate::core::names::{ClaimId, Digest};
 use crate::core::origin::{Identity, Job};
-use crate::server::engine::Engine;
+use crate::server::engine::{Engine, EngineError};
 use crate::server::http::Request;
 use crate::store::Found;
 use crate::wire::digest::Fields;
@@ -57,13 +57,7 @@ impl Builds {
             Ok(proved) => return Ok(Shown { identity: proved.identity(), proved: Some(proved), credential }),
             Err(refusal) => refusal,
         };
-        // It was true, and only time has passed since: it has expired, its key has left, or the keys of its issuer are
-        // not here yet after a start. Where the settings have changed, they count.
-        let is_of_time = matches!(
-            refusal,
-            Refusal::Expired(_) | Refusal::UnknownKey(_) | Refusal::KeyNotYetKnown { .. } | Refusal::NoKeys { .. }
-        );
-        let Some(id) = claim_id(&request.path).filter(|_| is_of_time) else { return Err(refusal) };
+        let Some(id) = claim_id(&request.path).filter(|_| refusal.is_of_time()) else { return Err(refusal) };
         let origin = self.engine.snapshot().claim(&id).and_then(|claim| claim.origin.clone());
         let made = match origin {
             Some(origin) => origin.proved.clone().filter(|_| origin.credential == Some(credential)),
@@ -75,6 +69,14 @@ impl Builds {
             Some(identity) => Ok(Shown { identity, proved: None, credential }),
             None => Err(refusal),
         }
+    }
+
+    /// Makes certain that the claim that a refused token has begun is not known to another server, which leads by now.
+    ///
+    /// # Errors
+    /// This server no longer leads.
+    pub async fn confirm(&self, refusal: &Refusal) -> Result<(), EngineError> {
+        if refusal.is_of_time() { self.engine.confirm().await } else { Ok(()) }
     }
 
     /// Who made this claim, which has ended, if that was with this credential. It may learn how its claim ended.
