@@ -3,6 +3,12 @@
 //! A thread of the door steps what its own clients have asked, as soon as it has looked at what else they send: to wake
 //! another thread for it costs more than most steps (docs/decisions/0046). The engine's own thread steps all the rest:
 //! what other threads ask, what may take long, and what is due by time.
+//!
+//! Whoever steps has commands in its hands, and puts back what it could not step. So the engine's thread ends, after a stop
+//! or a failure, only while it has the stepper itself: nothing is put back where nobody looks any more.
+
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -43,6 +49,16 @@ enum Phase {
     Stopped,
     /// Whatever comes is refused, for this reason.
     Failed(Arc<str>),
+}
+
+/// What the engine's thread does after a look.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Look,
+    /// Nothing is to be done for so long, unless it is called.
+    Sleep(Duration),
+    /// The engine was stopped, everything has been stepped, and nothing will come any more.
+    End,
 }
 
 /// Lets others put something in. The engine stops when it is dropped.
@@ -109,11 +125,6 @@ impl Inbox {
         self.stepper.lock().unwrap()
     }
 
-    #[cfg(test)]
-    pub fn is_called(&self) -> bool {
-        self.waiting().is_called
-    }
-
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,12 +164,8 @@ impl Inbox {
                 return self.call();
             };
             let (is_done, due) = (left.is_empty(), stepper.due());
-            self.queued.inc_by(count(&left));
-            let mut waiting = self.waiting();
-            let is_early = due < waiting.looks_at;
-            // Before anybody else steps: what is left comes first, and an engine that stops must find it.
-            waiting.commands.splice(..0, left);
-            drop((waiting, stepper));
+            let is_early = due < self.waiting().looks_at;
+            self.put_back(stepper, left);
             if !is_done || is_early {
                 self.call();
             }
@@ -168,59 +175,78 @@ impl Inbox {
         }
     }
 
+    /// Puts back what was not stepped, in front of everything else, and lets others step.
+    fn put_back(&self, stepper: MutexGuard<'_, Stepper>, left: Vec<Queued>) {
+        self.queued.inc_by(count(&left));
+        self.waiting().commands.splice(..0, left);
+        drop(stepper);
+    }
+
     /// The work of the engine's thread, until the engine is stopped. After a failure, whatever comes is refused.
     pub fn work(&self) {
         // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
         let run = catch_unwind(AssertUnwindSafe(|| self.run()));
-        let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) else { return self.open.stop() };
-        self.open.fail(&cause);
+        match run.unwrap_or_else(|_| Err(PANICKED.into())) {
+            Ok(()) => self.open.stop(),
+            Err(cause) => self.fail(&cause),
+        }
+    }
+
+    /// The engine has failed: refuses what waits, and whatever comes.
+    fn fail(&self, cause: &Arc<str>) {
+        // Nobody waits for anything else while it steps, so this is soon.
+        let stepper = self.stepper.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open.fail(cause);
         let mut waiting = self.waiting();
-        waiting.phase = Phase::Failed(Arc::clone(&cause));
+        waiting.phase = Phase::Failed(Arc::clone(cause));
         let commands = std::mem::take(&mut waiting.commands);
-        drop(waiting);
+        drop((waiting, stepper));
         self.queued.dec_by(count(&commands));
-        commands.into_iter().filter_map(|(_, _, answer)| answer).for_each(|answer| refuse(answer, &cause));
+        commands.into_iter().filter_map(|(_, _, answer)| answer).for_each(|answer| refuse(answer, cause));
     }
 
     /// # Errors
     /// The engine has failed: why.
     fn run(&self) -> Result<(), Arc<str>> {
         loop {
-            let mut stepper = self.stepper.lock().map_err(|_| PANICKED)?;
-            let commands = self.take();
-            let pause = stepper.pause();
-            if !commands.is_empty() || pause.is_zero() {
-                stepper.turn(commands)?;
-                continue;
-            }
-            self.hand_over(stepper);
-            if self.sleep(pause) {
-                return Ok(());
+            match self.look()? {
+                Next::Look => {}
+                Next::Sleep(pause) => self.sleep(pause),
+                Next::End => return Ok(()),
             }
         }
     }
 
-    /// Lets others step. They call this thread if something is due before it looks by itself.
-    pub(super) fn hand_over(&self, stepper: MutexGuard<'_, Stepper>) {
-        self.waiting().looks_at = stepper.due();
-        drop(stepper);
+    /// Steps what waits and what is due. Others step, too, until the next look: they call this thread if something is due
+    /// before it looks by itself.
+    ///
+    /// # Errors
+    /// The engine has failed: why.
+    fn look(&self) -> Result<Next, Arc<str>> {
+        let mut stepper = self.stepper.lock().map_err(|_| PANICKED)?;
+        let commands = self.take();
+        let pause = stepper.pause();
+        if !commands.is_empty() || pause.is_zero() {
+            return stepper.turn(commands).map(|()| Next::Look);
+        }
+        let mut waiting = self.waiting();
+        if waiting.commands.is_empty() && matches!(waiting.phase, Phase::Stopped) {
+            return Ok(Next::End);
+        }
+        waiting.looks_at = stepper.due();
+        Ok(Next::Sleep(pause))
     }
 
-    /// Sleeps for `pause`, or until this thread is called or there is something to step. True when the engine is stopped
-    /// and there is nothing left to step.
-    fn sleep(&self, pause: Duration) -> bool {
+    /// Sleeps for `pause`, or until this thread is called or there is something to step.
+    fn sleep(&self, pause: Duration) {
         let mut waiting = self.waiting();
         // Whoever put something in while this thread stepped has left it to this thread.
         if waiting.commands.is_empty() {
-            if matches!(waiting.phase, Phase::Stopped) {
-                return true;
-            }
             let is_quiet = |waiting: &mut Waiting| !waiting.is_called;
             let slept = self.called.wait_timeout_while(waiting, pause, is_quiet);
             (waiting, _) = slept.unwrap_or_else(PoisonError::into_inner);
         }
         waiting.is_called = false;
-        false
     }
 }
 

@@ -16,12 +16,9 @@ use crate::core::pool::Policy;
 use crate::core::state::{Changes, EndedOutline, Loaded};
 use crate::store::Found;
 use crate::store::memory::MemoryStore;
-use crate::wire::api::ClaimBody;
-use crate::wire::parse;
-use crate::wire::problems::Problems;
 
 #[derive(Default)]
-struct TestClock(AtomicU64);
+pub(super) struct TestClock(AtomicU64);
 
 impl Clock for TestClock {
     fn monotonic(&self) -> Duration {
@@ -168,10 +165,10 @@ fn nothing_is_stored_while_nothing_needs_it() {
     assert_eq!(stored_times(None), [0; 30]);
 }
 
-type Answered = oneshot::Receiver<Result<Reply, EngineError>>;
+pub(super) type Answered = oneshot::Receiver<Result<Reply, EngineError>>;
 
 /// An engine in the middle of a commit, and what it says of its end.
-struct Busy {
+pub(super) struct Busy {
     engine: Engine,
     thread: JoinHandle<()>,
     begun: mpsc::Receiver<()>,
@@ -180,7 +177,7 @@ struct Busy {
 }
 
 /// Asks, and says on which thread the command is stepped.
-fn ask_with(
+pub(super) fn ask_with(
     engine: &Engine,
     command: Command,
     fate: impl FnOnce() + Send + 'static,
@@ -321,7 +318,7 @@ fn a_panic_while_it_steps_ends_the_engine() {
 }
 
 /// Runs a task on this thread as the door does: what it asks is stepped here.
-fn on_a_desk<T>(task: impl Future<Output = T>) -> T {
+pub(super) fn on_a_desk<T>(task: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     answers::Desk::set_up(&runtime);
     let outcome = runtime.block_on(task);
@@ -330,7 +327,7 @@ fn on_a_desk<T>(task: impl Future<Output = T>) -> T {
 }
 
 /// Asks as the door does, and waits until it was stepped or left to the engine.
-fn ask_on_a_desk(engine: &Engine, command: Command) -> (Answered, mpsc::Receiver<ThreadId>) {
+pub(super) fn ask_on_a_desk(engine: &Engine, command: Command) -> (Answered, mpsc::Receiver<ThreadId>) {
     on_a_desk(async {
         let asked = ask_with(engine, command, || {});
         tokio::task::yield_now().await;
@@ -343,7 +340,7 @@ fn engine_in_memory() -> (Engine, JoinHandle<()>) {
     start(store, Settings::default(), clock, Notices::default(), LongPolls::default(), |_| {}).unwrap()
 }
 
-fn set_pool(pool: &str) -> Command {
+pub(super) fn set_pool(pool: &str) -> Command {
     let pool = PoolName::parse(pool).unwrap();
     Command::SetPool { pool, policy: Policy::default(), capacity: Some(1), by: By::default() }
 }
@@ -413,21 +410,4 @@ fn nobody_is_left_to_the_next_look_of_the_engine() {
     });
     engine.stop();
     thread.join().unwrap();
-}
-
-/// A timer that a thread of the door sets ends in time.
-#[test]
-fn the_engine_is_called_when_something_is_due_before_it_looks() {
-    let clock = Arc::new(TestClock::default());
-    let store = Box::new(MemoryStore::new().unwrap());
-    let (engine, inbox, _) = awake(store, Settings::default(), clock, Listeners::default(), |_, _| Ok(())).unwrap();
-    inbox.stepper().turn(Vec::new()).unwrap();
-    inbox.hand_over(inbox.stepper());
-    let body = ClaimBody { ttl: Some("1s".to_owned()), ..ClaimBody::of_pool("p".to_owned()) };
-    let asked = parse::claim(ClaimId::parse("c").unwrap(), body, &mut Problems::default()).unwrap();
-    for (command, is_called) in [(Command::Tick, false), (Command::Ask(Box::new(asked.ask)), true)] {
-        let (_, stepped) = ask_on_a_desk(&engine, command);
-        stepped.recv().unwrap();
-        assert_eq!(inbox.is_called(), is_called);
-    }
 }

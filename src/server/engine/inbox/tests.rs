@@ -1,0 +1,99 @@
+//! Who steps, and that nothing is left behind. The threads of the engine do not run: their part is done by hand.
+
+use std::sync::Barrier;
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::super::committer::Committer;
+use super::super::tests::{Answered, TestClock, ask_on_a_desk, ask_with, set_pool};
+use super::super::{Engine, EngineError, Listeners, awake};
+use super::*;
+use crate::core::command::Command;
+use crate::core::names::ClaimId;
+use crate::core::settings::Settings;
+use crate::store::memory::MemoryStore;
+use crate::wire::api::ClaimBody;
+use crate::wire::parse;
+use crate::wire::problems::Problems;
+
+/// An engine whose threads do not run, after its first look.
+fn by_hand() -> (Engine, Arc<Inbox>, Committer) {
+    let (store, clock) = (Box::new(MemoryStore::new().unwrap()), Arc::new(TestClock::default()));
+    let (engine, inbox, committer) =
+        awake(store, Settings::default(), clock, Listeners::default(), |_, _| Ok(())).unwrap();
+    assert_eq!(inbox.look(), Ok(Next::Look));
+    assert!(matches!(inbox.look(), Ok(Next::Sleep(_))));
+    (engine, inbox, committer)
+}
+
+fn ask(engine: &Engine, command: Command) -> Answered {
+    ask_with(engine, command, || {}).0
+}
+
+/// A timer that a thread of the door sets ends in time.
+#[test]
+fn the_engine_is_called_when_something_is_due_before_it_looks() {
+    let (engine, inbox, _) = by_hand();
+    let body = ClaimBody { ttl: Some("1s".to_owned()), ..ClaimBody::of_pool("p".to_owned()) };
+    let asked = parse::claim(ClaimId::parse("c").unwrap(), body, &mut Problems::default()).unwrap();
+    for (command, is_called) in [(Command::Tick, false), (Command::Ask(Box::new(asked.ask)), true)] {
+        let (_, stepped) = ask_on_a_desk(&engine, command);
+        stepped.recv().unwrap();
+        assert_eq!(inbox.waiting().is_called, is_called);
+    }
+}
+
+/// Lets two threads go on when whoever waits is told.
+struct Meeting(Barrier);
+
+impl Wake for Meeting {
+    fn wake(self: Arc<Self>) {
+        // The other thread has tried to step by the second time.
+        self.0.wait();
+        self.0.wait();
+    }
+}
+
+/// A thread of the door comes while the engine fails.
+#[test]
+fn nothing_is_put_back_into_an_engine_that_has_failed() {
+    let (engine, inbox, _) = by_hand();
+    let mut told = ask(&engine, Command::Tick);
+    inbox.step();
+    let waits = ask(&engine, set_pool("p"));
+    let meeting = Arc::new(Meeting(Barrier::new(2)));
+    let waker = Waker::from(Arc::clone(&meeting));
+    let poll = std::pin::Pin::new(&mut told).poll(&mut Context::from_waker(&waker));
+    assert!(matches!(poll, Poll::Pending));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            meeting.0.wait();
+            let in_hand = inbox.stepper.try_lock().ok().map(|stepper| (stepper, inbox.take()));
+            meeting.0.wait();
+            meeting.0.wait();
+            in_hand.into_iter().for_each(|(stepper, commands)| inbox.put_back(stepper, commands));
+        });
+        inbox.fail(&"the disk is full".into());
+        meeting.0.wait();
+    });
+    for mut answered in [told, waits] {
+        assert!(matches!(answered.try_recv(), Ok(Err(EngineError::StoreFailed { .. }))));
+    }
+    assert_eq!(inbox.queued.get(), 0);
+}
+
+/// A thread of the door has a command in its hands when the engine is stopped, and must leave it to the engine's thread.
+#[test]
+fn a_stop_waits_for_what_is_put_back() {
+    let (engine, inbox, mut committer) = by_hand();
+    let mut answered = ask(&engine, set_pool("p"));
+    let stepper = inbox.stepper();
+    let commands = inbox.take();
+    engine.stop();
+    inbox.sleep(Duration::from_secs(3_600));
+    inbox.put_back(stepper, commands);
+    assert_eq!(inbox.look(), Ok(Next::Look));
+    assert_eq!(inbox.look(), Ok(Next::End));
+    assert!(engine.ask(Command::Tick, None).is_err());
+    committer.commit_all().unwrap();
+    assert!(matches!(answered.try_recv(), Ok(Ok(_))));
+}
