@@ -36,8 +36,8 @@ impl EngineFigures {
         Self {
             queued: Gauge::default(),
             commands: Counter::default(),
-            // 1 to 512, the largest batch.
-            batch: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
+            // 1 to 1,024: as much as is stepped at one time may join a batch that is almost full.
+            batch: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             // 0.1 ms (a fast disk) to 26 s (one that hangs).
             commit: Histogram::new(exponential_buckets(0.000_1, 4.0, 10)),
             pools: PoolFigures::new(pools),

@@ -3,6 +3,9 @@
 use std::sync::Barrier;
 use std::task::{Context, Poll, Wake, Waker};
 
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
 use super::super::committer::Committer;
 use super::super::tests::{Answered, TestClock, ask_on_a_desk, ask_with, set_pool};
 use super::super::{Engine, EngineError, Listeners, awake};
@@ -96,4 +99,22 @@ fn a_stop_waits_for_what_is_put_back() {
     assert!(engine.ask(Command::Tick, None).is_err());
     committer.commit_all().unwrap();
     assert!(matches!(answered.try_recv(), Ok(Ok(_))));
+}
+
+/// The largest batch: what is stepped at one time joins one that is almost full.
+#[test]
+fn the_figures_have_a_bucket_for_the_largest_batch() {
+    let (engine, inbox, mut committer) = by_hand();
+    committer.commit_all().unwrap();
+    for commands in [BATCH - 1, BATCH] {
+        let _asked: Vec<_> = (0..commands).map(|_| ask(&engine, Command::Tick)).collect();
+        inbox.step();
+    }
+    committer.commit_all().unwrap();
+    let (mut registry, mut scrape) = (Registry::default(), String::new());
+    engine.figures().register(&mut registry);
+    encode(&mut scrape, &registry).unwrap();
+    let buckets: Vec<_> = scrape.lines().filter(|line| line.starts_with("engine_batch_commands_bucket")).collect();
+    let [.., next, largest, all] = buckets.as_slice() else { panic!("{scrape}") };
+    assert!(next.ends_with(" 1") && largest.ends_with(" 2") && all.ends_with(" 2"), "{buckets:?}");
 }
