@@ -50,12 +50,17 @@ impl Desk {
         DESK.set(None);
     }
 
-    /// Steps what is asked on this thread, after the tasks that are ready now: they may ask, too.
+    /// Steps what is asked on this thread, after the tasks that are ready now: they may ask, too. However much others ask
+    /// meanwhile, these tasks have their turn in between.
     async fn step(self) {
         loop {
             self.0.asked.notified().await;
             let inboxes = std::mem::take(&mut *self.0.inboxes.lock().unwrap_or_else(PoisonError::into_inner));
-            inboxes.iter().for_each(|inbox| inbox.step());
+            let more: Vec<_> = inboxes.into_iter().filter(|inbox| inbox.step()).collect();
+            if !more.is_empty() {
+                tokio::task::yield_now().await;
+                more.iter().for_each(|inbox| self.ask(inbox));
+            }
         }
     }
 

@@ -148,37 +148,44 @@ impl Inbox {
         commands
     }
 
-    /// For a thread of the door: steps what waits. Leaves it to another thread that is stepping, which looks again
-    /// afterwards, and to the engine's thread what that is to do.
-    pub fn step(&self) {
-        while !self.waiting().commands.is_empty() {
-            let mut stepper = match self.stepper.try_lock() {
-                Ok(stepper) => stepper,
-                Err(TryLockError::WouldBlock) => return,
-                Err(TryLockError::Poisoned(_)) => return self.call(),
-            };
-            let commands = self.take();
-            // A panic of a step must not end what else this thread does.
-            let Ok(left) = catch_unwind(AssertUnwindSafe(|| stepper.step_at_once(commands))) else {
-                self.open.fail(&PANICKED.into());
-                return self.call();
-            };
-            let (is_done, due) = (left.is_empty(), stepper.due());
-            let is_early = due < self.waiting().looks_at;
-            self.put_back(stepper, left);
-            if !is_done || is_early {
-                self.call();
-            }
-            if !is_done {
-                return;
-            }
+    /// For a thread of the door: steps what waits, once. True if more has come meanwhile, which this thread is to step,
+    /// too. Leaves it to another thread that is stepping, which looks again afterwards, and to the engine's thread what that
+    /// is to do.
+    pub fn step(&self) -> bool {
+        if self.waiting().commands.is_empty() {
+            return false;
         }
+        let mut stepper = match self.stepper.try_lock() {
+            Ok(stepper) => stepper,
+            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::Poisoned(_)) => {
+                self.call();
+                return false;
+            }
+        };
+        let commands = self.take();
+        // A panic of a step must not end what else this thread does.
+        let Ok(left) = catch_unwind(AssertUnwindSafe(|| stepper.step_at_once(commands))) else {
+            self.open.fail(&PANICKED.into());
+            self.call();
+            return false;
+        };
+        let (is_done, due) = (left.is_empty(), stepper.due());
+        let is_early = due < self.waiting().looks_at;
+        self.put_back(stepper, left);
+        if !is_done || is_early {
+            self.call();
+        }
+        // Only now: whoever came before has left it to this thread.
+        is_done && !self.waiting().commands.is_empty()
     }
 
     /// Puts back what was not stepped, in front of everything else, and lets others step.
     fn put_back(&self, stepper: MutexGuard<'_, Stepper>, left: Vec<Queued>) {
-        self.queued.inc_by(count(&left));
-        self.waiting().commands.splice(..0, left);
+        if !left.is_empty() {
+            self.queued.inc_by(count(&left));
+            self.waiting().commands.splice(..0, left);
+        }
         drop(stepper);
     }
 

@@ -85,7 +85,8 @@ impl Open {
         Ok(self.add_to(batch, step))
     }
 
-    /// Like [`Self::add`], for a stepper that cannot wait: `None` if there is no room now, or the engine has failed.
+    /// Like [`Self::add`], for a stepper that cannot wait: `None` if there is no room now, or the engine has failed. It adds
+    /// once and then does something else, so it may also add to a batch that the committer's thread waits for.
     pub fn try_add<T>(&self, step: impl FnOnce(&mut Batch) -> T) -> Option<T> {
         let batch = self.look();
         let has_room = batch.commands < BATCH && !matches!(batch.phase, Phase::Failed(_));

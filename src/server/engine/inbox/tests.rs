@@ -1,13 +1,14 @@
 //! Who steps, and that nothing is left behind. The threads of the engine do not run: their part is done by hand.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 use super::super::committer::Committer;
-use super::super::tests::{Answered, TestClock, ask_on_a_desk, ask_with, set_pool};
+use super::super::tests::{Answered, TestClock, ask_on_a_desk, ask_with, on_a_desk, set_pool};
 use super::super::{Engine, EngineError, Listeners, awake};
 use super::*;
 use crate::core::command::Command;
@@ -61,7 +62,7 @@ impl Wake for Meeting {
 fn nothing_is_put_back_into_an_engine_that_has_failed() {
     let (engine, inbox, _) = by_hand();
     let mut told = ask(&engine, Command::Tick);
-    inbox.step();
+    assert!(!inbox.step());
     let waits = ask(&engine, set_pool("p"));
     let meeting = Arc::new(Meeting(Barrier::new(2)));
     let waker = Waker::from(Arc::clone(&meeting));
@@ -101,6 +102,33 @@ fn a_stop_waits_for_what_is_put_back() {
     assert!(matches!(answered.try_recv(), Ok(Ok(_))));
 }
 
+/// Asks for something that, when it is stepped, has another thread ask for more, so many times.
+fn ask_in_turn(engine: &Engine, times: usize, stepped: &Arc<AtomicUsize>) -> Answered {
+    let (again, stepped) = (engine.clone(), Arc::clone(stepped));
+    let fate = move || {
+        stepped.fetch_add(1, Ordering::SeqCst);
+        if times > 1 {
+            std::thread::spawn(move || drop(ask_in_turn(&again, times - 1, &stepped))).join().unwrap();
+        }
+    };
+    ask_with(engine, Command::Tick, fate).0
+}
+
+/// However fast other threads ask, a thread of the door does what else it has to do, and comes back to them.
+#[test]
+fn a_thread_of_the_door_steps_once_at_a_time() {
+    let (engine, ..) = by_hand();
+    let stepped = Arc::new(AtomicUsize::new(0));
+    on_a_desk(async {
+        let _asked = ask_in_turn(&engine, 10, &stepped);
+        for turn in 1..=100 {
+            tokio::task::yield_now().await;
+            assert!(stepped.load(Ordering::SeqCst) <= turn);
+        }
+    });
+    assert_eq!(stepped.load(Ordering::SeqCst), 10);
+}
+
 /// The largest batch: what is stepped at one time joins one that is almost full.
 #[test]
 fn the_figures_have_a_bucket_for_the_largest_batch() {
@@ -108,7 +136,7 @@ fn the_figures_have_a_bucket_for_the_largest_batch() {
     committer.commit_all().unwrap();
     for commands in [BATCH - 1, BATCH] {
         let _asked: Vec<_> = (0..commands).map(|_| ask(&engine, Command::Tick)).collect();
-        inbox.step();
+        assert!(!inbox.step());
     }
     committer.commit_all().unwrap();
     let (mut registry, mut scrape) = (Registry::default(), String::new());
