@@ -3,6 +3,12 @@
 /// Most commands that are stepped at one time; as many again may join their batch while it waits for the commit before it.
 /// Larger batches increase latency and gain nothing (measured).
 pub const BATCH: usize = 512;
+/// Commands that may wait to be stepped before new requests are refused: one of each connection, as when all clients ask
+/// again after a restart. Each takes 2 KiB or so of memory, without its body. More wait only while the store hangs: requests
+/// that are not answered in time end, but their commands stay.
+pub const INBOX: usize = 16_384;
+/// Bytes of the bodies of these commands before new requests are refused: 2 KiB for each, several times what claims have.
+pub const INBOX_BYTES: usize = 32 * 1024 * 1024;
 /// Longest listing that is made on a thread that serves clients, in pools, locks, waiters, claims, entries or latches:
 /// others on that thread wait for it, less than a millisecond.
 pub const SHORT_LISTING: usize = 100;

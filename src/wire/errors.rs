@@ -148,7 +148,7 @@ codes! {
     ConcourseUnavailable = "concourse_unavailable", 503, UNAVAILABLE;
     /// The keys of the issuer of the id token are not known yet. The request may be retried.
     IssuerUnavailable = "issuer_unavailable", 503, UNAVAILABLE;
-    /// The server is shutting down or is not ready yet.
+    /// The server is shutting down, is not ready yet, or has too much to do. Nothing was done; the request may be retried.
     Unavailable = "unavailable", 503, UNAVAILABLE;
 }
 

@@ -27,7 +27,7 @@ use self::refusals::Refusals;
 use self::sessions::Sessions;
 use self::tokens::Tokens;
 use super::door::ClientAuth;
-use super::engine::NO_LONGER_LEADS;
+use super::engine::{EngineError, NO_LONGER_LEADS};
 use super::http::{Admission, Admitting, Answering, Handler, Identity, Request, Response};
 use crate::client::http::encode;
 use crate::core::names::ParkId;
@@ -162,7 +162,7 @@ impl Guard {
         match builds.identify(request, token).await {
             Ok(shown) => Ok(Some(shown)),
             Err(refused) => {
-                builds.confirm(&refused).await.map_err(|_| deposed())?;
+                builds.confirm(&refused).await.map_err(unproven)?;
                 self.refusals.of_id_token(request, &refused);
                 Err(refuse_token(&refused))
             }
@@ -199,7 +199,7 @@ impl Guard {
         }
         if let Some((tokens, token)) = self.tokens.as_ref().zip(request.own_token()) {
             let Some((identity, hash)) = tokens.identify(token) else {
-                tokens.confirm().await.map_err(|_| deposed())?;
+                tokens.confirm().await.map_err(unproven)?;
                 return Err(unknown_token());
             };
             request.token = Some(hash);
@@ -330,8 +330,11 @@ fn unknown_token() -> Response {
 }
 
 /// The answer to a token that another server may know, which leads by now.
-fn deposed() -> Response {
-    refusal(Code::NoLeader, NO_LONGER_LEADS.to_owned())
+fn unproven(error: EngineError) -> Response {
+    match error {
+        EngineError::Overloaded => refusal(Code::Unavailable, error.to_string()),
+        _ => refusal(Code::NoLeader, NO_LONGER_LEADS.to_owned()),
+    }
 }
 
 /// The answer to an id token that proves nothing.

@@ -55,8 +55,9 @@ impl Tokens {
     /// Makes certain that a token that was not known was not made by another server, which leads by now.
     ///
     /// # Errors
-    /// This server no longer leads.
+    /// This server no longer leads, or too many commands wait.
     pub async fn confirm(&self) -> Result<(), EngineError> {
+        self.0.check_room(true)?;
         self.0.confirm().await
     }
 }

@@ -8,7 +8,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Reader, Store};
 
 /// Commits what comes if `before_commit` succeeds. It may also wait.
-pub(super) struct Hooked<F> {
+pub struct Hooked<F> {
     pub kept: MemoryStore,
     pub before_commit: F,
 }

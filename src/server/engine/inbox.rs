@@ -21,7 +21,7 @@ use super::open::{Open, refuse};
 use super::stepper::{Queued, Stepper};
 use super::{EngineError, PANICKED, down};
 use crate::core::time::EngineMs;
-use crate::server::limits::BATCH;
+use crate::server::limits::{BATCH, INBOX, INBOX_BYTES};
 
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
@@ -36,6 +36,8 @@ pub(super) struct Inbox {
 
 struct Waiting {
     commands: Vec<Queued>,
+    /// Of the bodies of their requests.
+    bytes: usize,
     /// The engine's thread is to look.
     is_called: bool,
     /// When the engine's thread looks by itself.
@@ -87,12 +89,19 @@ impl Slot {
         }
         // While it is locked, or whoever takes the command could count it first.
         inbox.queued.inc();
+        waiting.bytes += bytes(&command);
         waiting.commands.push(command);
         drop(waiting);
         if !answers::step_soon(inbox) {
             inbox.call();
         }
         Ok(())
+    }
+
+    /// Whether few enough commands wait for those of further requests to join them.
+    pub fn has_room(&self) -> bool {
+        let waiting = self.0.waiting();
+        waiting.commands.len() < INBOX && waiting.bytes < INBOX_BYTES
     }
 
     /// Stops the engine after everything has been stepped and answered that is there already.
@@ -115,7 +124,7 @@ impl Drop for Slot {
 impl Inbox {
     pub fn new(stepper: Stepper, queued: Gauge) -> Self {
         let (open, looks_at) = (stepper.open(), stepper.due());
-        let waiting = Waiting { commands: Vec::new(), is_called: false, looks_at, phase: Phase::Running };
+        let waiting = Waiting { commands: Vec::new(), bytes: 0, is_called: false, looks_at, phase: Phase::Running };
         Self { waiting: Mutex::new(waiting), called: Condvar::new(), stepper: Mutex::new(stepper), open, queued }
     }
 
@@ -143,6 +152,7 @@ impl Inbox {
         let most = waiting.commands.len().min(BATCH);
         let later = waiting.commands.split_off(most);
         let commands = std::mem::replace(&mut waiting.commands, later);
+        waiting.bytes -= commands.iter().map(bytes).sum::<usize>();
         drop(waiting);
         self.queued.dec_by(count(&commands));
         commands
@@ -184,7 +194,9 @@ impl Inbox {
     fn put_back(&self, stepper: MutexGuard<'_, Stepper>, left: Vec<Queued>) {
         if !left.is_empty() {
             self.queued.inc_by(count(&left));
-            self.waiting().commands.splice(..0, left);
+            let mut waiting = self.waiting();
+            waiting.bytes += left.iter().map(bytes).sum::<usize>();
+            waiting.commands.splice(..0, left);
         }
         drop(stepper);
     }
@@ -255,6 +267,11 @@ impl Inbox {
         }
         waiting.is_called = false;
     }
+}
+
+/// The size of the body that a command comes from.
+fn bytes((_, asker, _): &Queued) -> usize {
+    asker.as_ref().map_or(0, |asker| asker.bytes)
 }
 
 fn count(commands: &[Queued]) -> i64 {

@@ -12,7 +12,7 @@ pub mod answers;
 mod committer;
 pub mod figures;
 #[cfg(test)]
-mod hooked;
+pub(super) mod hooked;
 mod inbox;
 mod open;
 #[cfg(test)]
@@ -78,6 +78,9 @@ pub enum EngineError {
         /// The chain of causes. For the log, not for clients.
         cause: Arc<str>,
     },
+    /// Nothing was done: too many commands wait.
+    #[error("too many requests wait for the store: nothing was done, ask again later")]
+    Overloaded,
     /// Nothing has changed: what the store remembers of the claim cannot be read.
     #[error("the server cannot read this from its store: its log says why; try again")]
     Unreadable {
@@ -90,6 +93,8 @@ pub enum EngineError {
 struct Asker {
     origin: Origin,
     permit: Option<Permit>,
+    /// The size of the body of its request.
+    bytes: usize,
 }
 
 /// A handle to the engine. Cheap to clone.
@@ -107,6 +112,16 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Whether there is room for the commands of a new request, which changes something or only reads. Ask before the request
+    /// has done anything: its commands are then taken, however many others wait, and so are those of the server itself.
+    ///
+    /// # Errors
+    /// Too many commands wait.
+    pub fn check_room(&self, reads: bool) -> Result<(), EngineError> {
+        // Reads wait for nothing, unless the store is shared ([`Self::confirm`]).
+        if (reads && !self.is_shared) || self.inbox.has_room() { Ok(()) } else { Err(EngineError::Overloaded) }
+    }
+
     /// Runs a command and returns its answer after the commit. Dropping the future does not cancel the command.
     ///
     /// # Errors
@@ -115,7 +130,8 @@ impl Engine {
         self.ask(command, None)?.await.unwrap_or_else(|_| Err(down()))
     }
 
-    /// Like [`Self::call`], for a request of a client that may do this only if `permit` says so.
+    /// Like [`Self::call`], for a request of a client, with a body of so many bytes, that may do this only if `permit` says
+    /// so.
     ///
     /// # Errors
     /// The client may not do this, the core refuses the command, or the store has failed.
@@ -124,8 +140,9 @@ impl Engine {
         command: Command,
         origin: Origin,
         permit: Option<Permit>,
+        bytes: usize,
     ) -> Result<Reply, EngineError> {
-        self.ask(command, Some(Box::new(Asker { origin, permit })))?.await.unwrap_or_else(|_| Err(down()))
+        self.ask(command, Some(Box::new(Asker { origin, permit, bytes })))?.await.unwrap_or_else(|_| Err(down()))
     }
 
     /// Like [`Self::call`], for threads that may block. Panics inside an async task.

@@ -121,7 +121,7 @@ impl Stepper {
     /// Runs one command.
     fn step(&self, state: &mut State, command: Command, asker: Option<Box<Asker>>) -> Result<Reply, EngineError> {
         let origin = asker.map(|asker| {
-            let Asker { mut origin, permit } = *asker;
+            let Asker { mut origin, permit, bytes: _ } = *asker;
             permit.map_or(Ok(()), |permit| permit(&command, state, &mut origin))?;
             Ok::<_, EngineError>(Arc::new(origin))
         });

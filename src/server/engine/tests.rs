@@ -189,7 +189,7 @@ pub(super) fn ask_with(
         fate();
         Ok(())
     });
-    let asker = Asker { origin: Origin::default(), permit: Some(permit) };
+    let asker = Asker { origin: Origin::default(), permit: Some(permit), bytes: 0 };
     (engine.ask(command, Some(Box::new(asker))).unwrap(), stepped)
 }
 

@@ -101,6 +101,7 @@ impl From<EngineError> for Failure {
         match error {
             EngineError::StoreFailed { cause } => Self { cause: Some(cause), ..Self::new(Code::StoreFailed, text) },
             EngineError::Unreadable { cause } => Self { cause: Some(cause), ..Self::new(Code::Internal, text) },
+            EngineError::Overloaded => Self::new(Code::Unavailable, text),
             EngineError::Refused(refusal) => refusal.into(),
             EngineError::Forbidden(error) => Self::new(Code::Forbidden, error),
         }

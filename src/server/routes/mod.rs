@@ -51,7 +51,7 @@ use super::auth::tokens::find as find_token;
 use super::build_watch::BuildWatch;
 use super::engine::{Engine, EngineError, NO_LONGER_LEADS};
 use super::events::Events;
-use super::http::{Admission, Admitting, Answering, Handler, Request, Response};
+use super::http::{Admission, Admitting, Answering, Attempt, Handler, Request, Response};
 use super::limits::{EVENTS_PACE_MS, FIGURES_KEPT, FIGURES_MS, PAGES_KEPT};
 use super::long_polls::LongPolls;
 use super::openapi;
@@ -219,9 +219,10 @@ impl Routes {
     async fn ask(&self, call: &Call<'_>, command: Command) -> Result<Reply, Failure> {
         self.call_engine(call, command).await.map_err(|error| match error {
             EngineError::Refused(refusal) => self.refused(call, refusal),
-            error @ (EngineError::StoreFailed { .. } | EngineError::Unreadable { .. } | EngineError::Forbidden(_)) => {
-                error.into()
-            }
+            error @ (EngineError::StoreFailed { .. }
+            | EngineError::Overloaded
+            | EngineError::Unreadable { .. }
+            | EngineError::Forbidden(_)) => error.into(),
         })
     }
 
@@ -231,7 +232,8 @@ impl Routes {
             permit::complete(proved, &mut command);
         }
         call.asked().note();
-        self.engine.call_for(command, call.request.origin(), permit(&call.caller)).await
+        let request = call.request;
+        self.engine.call_for(command, request.origin(), permit(&call.caller), request.body.len()).await
     }
 
     /// The answer to a refused request, with what was probably meant.
@@ -266,6 +268,11 @@ impl Routes {
         let asked = Asked::default();
         let call = found.route.call(request, found.segments, caller, &asked)?;
         check(found.route.need, &call)?;
+        if found.route.need != Need::Nothing && request.attempt == Attempt::First {
+            // Later, what the request has begun must come to its end: the engine counts on a client that is parked.
+            let reads = matches!(found.route.run, Run::Look(_)) || matches!(request.method.as_str(), "GET" | "HEAD");
+            self.engine.check_room(reads)?;
+        }
         let answer = self.run(found.route.run, &call).await;
         if found.route.need != Need::Nothing && !asked.is_so() {
             let deposed = |_| Failure::new(Code::NoLeader, NO_LONGER_LEADS);

@@ -1,7 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::sync::mpsc;
+
+use super::super::engine;
+use super::super::engine::hooked::Hooked;
+use super::super::limits::{BATCH, INBOX};
+use super::super::notices::Notices;
 use super::route::Method;
 use super::*;
+use crate::core::settings::Settings;
+use crate::env::SystemClock;
+use crate::store::memory::MemoryStore;
 
 /// What may be asked again at the next leader. Whoever adds a route that changes something decides here.
 #[test]
@@ -53,6 +62,55 @@ fn every_route_that_changes_something_says_whether_it_may_be_repeated() {
         assert!(is_repeatable(&request(reads, "/api/v1/pools", "")));
     }
     assert!(is_repeatable(&request("POST", "/nothing", "")));
+}
+
+/// Otherwise clients that ask again would fill the memory: their requests end in time, and their commands stay.
+#[tokio::test]
+async fn new_requests_are_refused_while_too_many_commands_wait_for_a_store_that_hangs() {
+    let ((hold, held), (begin, begun)) = (mpsc::channel::<()>(), mpsc::channel());
+    // All commits but that of the start say that they have begun, and wait.
+    let mut is_first = true;
+    let before_commit = move || {
+        if !std::mem::replace(&mut is_first, false) {
+            begin.send(())?;
+            let _ = held.recv();
+        }
+        Ok(())
+    };
+    let store = Box::new(Hooked { kept: MemoryStore::new().unwrap(), before_commit });
+    let (long_polls, clock) = (LongPolls::default(), Arc::new(SystemClock::default()));
+    let (engine, thread) =
+        engine::start(store, Settings::default(), clock, Notices::default(), long_polls.clone(), |_| {}).unwrap();
+    let routes = Arc::new(Routes::new(engine.clone(), long_polls, Arc::new(|| Ok(()))));
+    let claim = |attempt| Request { attempt, ..request("PUT", "/api/v1/claims/a", r#"{"pool":"p"}"#) };
+    let answer = |request: Request| {
+        let routes = Arc::clone(&routes);
+        tokio::spawn(async move { routes.handle(&request).await })
+    };
+    let first = answer(claim(Attempt::First));
+    tokio::task::yield_now().await;
+    begun.recv().unwrap();
+    // The engine takes some before it waits for the store, too.
+    (0..INBOX + 2 * BATCH).for_each(|_| engine.post(Command::Tick));
+    let refused = answer(claim(Attempt::First));
+    tokio::task::yield_now().await;
+    assert!(refused.is_finished(), "it waits");
+    let refused = refused.await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.headers.contains(&("retry-after", "5".to_owned())), "{:?}", refused.headers);
+    assert!(String::from_utf8(refused.body).unwrap().contains(r#""code":"unavailable""#));
+    assert_eq!(answer(request("GET", "/api/v1/pools", "")).await.unwrap().status, 200);
+    // The engine counts on this client.
+    let parked = answer(claim(Attempt::Last));
+    tokio::task::yield_now().await;
+    assert!(!parked.is_finished());
+    drop(hold);
+    for answered in [first, parked] {
+        assert_eq!(answered.await.unwrap().status, 200);
+    }
+    assert_eq!(answer(claim(Attempt::First)).await.unwrap().status, 200);
+    engine.stop();
+    thread.join().unwrap();
 }
 
 fn request(method: &str, path: &str, body: &str) -> Request {

@@ -74,9 +74,13 @@ impl Builds {
     /// Makes certain that the claim that a refused token has begun is not known to another server, which leads by now.
     ///
     /// # Errors
-    /// This server no longer leads.
+    /// This server no longer leads, or too many commands wait.
     pub async fn confirm(&self, refusal: &Refusal) -> Result<(), EngineError> {
-        if refusal.is_of_time() { self.engine.confirm().await } else { Ok(()) }
+        if !refusal.is_of_time() {
+            return Ok(());
+        }
+        self.engine.check_room(true)?;
+        self.engine.confirm().await
     }
 
     /// Who made this claim, which has ended, if that was with this credential. It may learn how its claim ended.

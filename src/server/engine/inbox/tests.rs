@@ -9,10 +9,11 @@ use prometheus_client::registry::Registry;
 
 use super::super::committer::Committer;
 use super::super::tests::{Answered, TestClock, ask_on_a_desk, ask_with, on_a_desk, set_pool};
-use super::super::{Engine, EngineError, Listeners, awake};
+use super::super::{Asker, Engine, EngineError, Listeners, awake};
 use super::*;
 use crate::core::command::Command;
 use crate::core::names::ClaimId;
+use crate::core::origin::Origin;
 use crate::core::settings::Settings;
 use crate::store::memory::MemoryStore;
 use crate::wire::api::ClaimBody;
@@ -100,6 +101,38 @@ fn a_stop_waits_for_what_is_put_back() {
     assert!(engine.ask(Command::Tick, None).is_err());
     committer.commit_all().unwrap();
     assert!(matches!(answered.try_recv(), Ok(Ok(_))));
+}
+
+#[test]
+fn there_is_room_until_too_many_commands_wait() {
+    let (engine, inbox, mut committer) = by_hand();
+    let mut asked: Vec<_> = (0..INBOX).map(|_| ask(&engine, set_pool("p"))).collect();
+    assert!(matches!(engine.check_room(false), Err(EngineError::Overloaded)));
+    assert!(engine.check_room(true).is_ok(), "reads do not wait");
+    engine.post(Command::Tick);
+    asked.push(ask(&engine, Command::Tick));
+    assert_eq!(inbox.queued.get(), i64::try_from(INBOX + 2).unwrap(), "what comes all the same is taken");
+    while inbox.look() == Ok(Next::Look) {
+        committer.commit_all().unwrap();
+    }
+    assert!(engine.check_room(false).is_ok());
+    assert!(asked.iter_mut().all(|answered| matches!(answered.try_recv(), Ok(Ok(_)))));
+}
+
+/// Also by what is put back.
+#[test]
+fn there_is_room_until_the_bodies_of_those_that_wait_are_too_large() {
+    let (engine, inbox, mut committer) = by_hand();
+    for _ in 0..2 {
+        assert!(engine.check_room(false).is_ok());
+        let asker = Asker { origin: Origin::default(), permit: None, bytes: INBOX_BYTES / 2 };
+        let _answered = engine.ask(set_pool("p"), Some(Box::new(asker))).unwrap();
+        assert!(!inbox.step(), "it is left to the engine's thread");
+    }
+    assert!(matches!(engine.check_room(false), Err(EngineError::Overloaded)));
+    assert_eq!(inbox.look(), Ok(Next::Look));
+    committer.commit_all().unwrap();
+    assert!(engine.check_room(false).is_ok());
 }
 
 /// Asks for something that, when it is stepped, has another thread ask for more, so many times.
