@@ -172,7 +172,7 @@ fn put_pieces(
     let snapshot = Id::random()?;
     let (mut pieces, mut size) = (0, 0);
     loop {
-        ensure!(!is_over(), "this server leads no more");
+        ensure!(!is_over(), "this server no longer leads");
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
         if piece.is_empty() {
