@@ -61,6 +61,7 @@ pub(super) fn examine(
         report.ok(env, "leader", format!("{}, term {term}", quoted(name)))?;
     }
     servers(&info, report, env)?;
+    database(&info, report, env)?;
     super::builds::examine(&info.concourses, report, env)?;
     Ok(info.store_id)
 }
@@ -89,6 +90,20 @@ fn servers(info: &InfoView, report: &mut Report, env: &mut Env<'_>) -> Result<()
         } else {
             report.warn(env, "server", text, "it cannot take over before it has the rest: its log says why")?;
         }
+    }
+    Ok(())
+}
+
+/// What the database of servers that share a store says of itself.
+fn database(info: &InfoView, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    let Some(log) = &info.log else { return Ok(()) };
+    if log.database_full {
+        let next = "nothing is granted until somebody makes room (docs/cluster.md#when-something-is-wrong)";
+        report.warn(env, "database", "it is full", next)?;
+    }
+    if log.async_standbys > 0 {
+        let next = "what has not reached one is lost if that becomes the primary: set synchronous_standby_names";
+        report.warn(env, "database", "none of its standbys is synchronous", next)?;
     }
     Ok(())
 }

@@ -122,6 +122,8 @@ fn warns(server: &Server, leader: &Server) {
     leader.until_log("no standby of the database is synchronous");
     eventually("a warning on the page", || page(server).contains("No standby of the database is synchronous"));
     assert_eq!(info(server)["log"]["async_standbys"], json!(1), "{}", info(server));
+    let doctor = server.cli(&["doctor"]);
+    assert!(doctor.stdout.contains("none of its standbys is synchronous"), "{doctor:?}");
 }
 
 /// The clocks of servers that take over. They must not help: fences begin above the minutes that they show.
