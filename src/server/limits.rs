@@ -64,6 +64,9 @@ pub const ACCESS_LIST: usize = 100;
 pub const ACCESS_LOOK_MS: u64 = 1_000;
 /// Most log lines about refused requests in one second: enough to see who is refused, and too few to hide the rest.
 pub const REFUSALS_LOGGED: u32 = 10;
+/// How long those wait for a proof that this server leads who have shown no token that it knows, milliseconds. They share one
+/// write to the database in that time.
+pub const STRANGERS_MS: u64 = 100;
 /// Most passwords that are checked at one time: each takes 19 MiB and tens of milliseconds of a processor.
 pub const LOGINS_AT_ONCE: usize = 1;
 /// Most passwords that are checked or wait for it: about a second of work. Further ones are asked to come back.

@@ -204,7 +204,7 @@ fn nobody_is_a_stranger_to_a_server_that_no_longer_leads() {
     let refused = |token: &str| {
         let headers = vec![("authorization".to_owned(), format!("Bearer {token}"))];
         let mut request = Request { headers, ..request("DELETE", "/api/v1/claims/c", "") };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         code(&runtime.block_on(guard.admit(&mut request)).unwrap_err())
     };
     let strangers = [tokens::make().expose().to_owned(), expired(&key)];

@@ -57,8 +57,7 @@ impl Tokens {
     /// # Errors
     /// This server no longer leads, or too many commands wait.
     pub async fn confirm(&self) -> Result<(), EngineError> {
-        self.0.check_room(true)?;
-        self.0.confirm().await
+        self.0.confirm_for_strangers().await
     }
 }
 

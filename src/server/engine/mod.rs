@@ -37,6 +37,7 @@ use self::open::Open;
 use self::stepper::Stepper;
 use super::audit::Audit;
 use super::blocking::{Blocking, Urgency};
+use super::limits::STRANGERS_MS;
 use super::long_polls::LongPolls;
 use super::notices::Notices;
 use super::notify::bell::Bell;
@@ -160,6 +161,21 @@ impl Engine {
     /// The store has failed, or another server leads.
     pub async fn confirm(&self) -> Result<(), EngineError> {
         if self.is_shared { self.call(Command::Tick).await.map(drop) } else { Ok(()) }
+    }
+
+    /// The same for those who have proved nothing. All that come within [`STRANGERS_MS`] wait for its end and share a proof, so
+    /// that they cannot keep the database busy.
+    ///
+    /// # Errors
+    /// As for [`Self::confirm`], or too many commands wait.
+    pub async fn confirm_for_strangers(&self) -> Result<(), EngineError> {
+        if !self.is_shared {
+            return Ok(());
+        }
+        self.check_room(true)?;
+        let left = STRANGERS_MS - self.clock.now().engine.0 % STRANGERS_MS;
+        tokio::time::sleep(Duration::from_millis(left)).await;
+        self.confirm().await
     }
 
     fn ask(
