@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use locker::core::history::Outline;
 use locker::core::settings::Settings;
@@ -12,6 +13,7 @@ use locker::server::auth::idtoken::shown::Builds;
 use locker::server::auth::tokens::{self, Tokens};
 use locker::server::auth::{Access, Guard, Proof};
 use locker::server::http::{Handler, Request, Response};
+use locker::server::limits::STRANGERS_MS;
 use locker::server::routes;
 use locker::store::memory::MemoryStore;
 use locker::store::{Reader, Store};
@@ -216,4 +218,28 @@ fn nobody_is_a_stranger_to_a_server_that_no_longer_leads() {
         assert_eq!(refused(token), (503, json!("no_leader")));
     }
     drop(guard);
+}
+
+/// However many come, and whenever.
+#[test]
+fn strangers_share_proofs() {
+    let log = Log::new();
+    let house = log.house(Live::default());
+    let began = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let all = runtime.block_on(async {
+        let mut strangers = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let engine = house.engine.clone();
+            strangers.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(number)).await;
+                engine.confirm_for_strangers().await
+            });
+        }
+        strangers.join_all().await
+    });
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    let times = usize::try_from(began.elapsed().as_millis()).unwrap() / usize::try_from(STRANGERS_MS).unwrap() + 2;
+    // In each time there is one, and one or two more for those whom it did not reach any more.
+    assert!((1..=3 * times).contains(&log.confirmed()), "{} proofs in {times} times", log.confirmed());
 }

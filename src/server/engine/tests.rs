@@ -14,7 +14,6 @@ use crate::core::history::{Change, Outline};
 use crate::core::names::{ChangeKey, ClaimId, PoolName};
 use crate::core::pool::Policy;
 use crate::core::state::{Changes, EndedOutline, Loaded};
-use crate::env::SystemClock;
 use crate::store::Found;
 use crate::store::memory::MemoryStore;
 
@@ -410,72 +409,5 @@ fn nobody_is_left_to_the_next_look_of_the_engine() {
         }
     });
     engine.stop();
-    thread.join().unwrap();
-}
-
-/// A store that several servers share, in memory. It counts the proofs that this one leads.
-struct Proved(MemoryStore, Arc<AtomicU64>);
-
-impl Store for Proved {
-    fn load(&mut self) -> anyhow::Result<Loaded> {
-        self.0.load()
-    }
-
-    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
-        self.0.ended(each)
-    }
-
-    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
-        self.0.history(each)
-    }
-
-    fn reader(&self) -> Arc<dyn Reader> {
-        self.0.reader()
-    }
-
-    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        self.0.commit(changes)
-    }
-
-    fn confirm(&mut self) -> anyhow::Result<()> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    fn store_id(&self) -> &str {
-        self.0.store_id()
-    }
-}
-
-/// However many strangers come, and whenever.
-#[tokio::test]
-async fn strangers_share_proofs() {
-    let proofs = Arc::new(AtomicU64::new(0));
-    let store = Proved(MemoryStore::new().unwrap(), Arc::clone(&proofs));
-    let (notices, long_polls) = (Notices::default(), LongPolls::default());
-    let clock = Arc::new(SystemClock::default());
-    let (engine, thread) =
-        start(Box::new(store), Settings::default(), clock, notices, long_polls, |error| panic!("{error:#}")).unwrap();
-    let began = std::time::Instant::now();
-    let mut strangers = tokio::task::JoinSet::new();
-    for number in 0..100 {
-        let engine = engine.clone();
-        strangers.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(number)).await;
-            engine.confirm_for_strangers().await
-        });
-    }
-    for done in strangers.join_all().await {
-        done.unwrap();
-    }
-    let times = u64::try_from(began.elapsed().as_millis()).unwrap() / STRANGERS_MS + 2;
-    let proofs = proofs.load(Ordering::Relaxed);
-    // In each time there is one, and one or two more for those whom it did not reach any more.
-    assert!((1..=3 * times).contains(&proofs), "{proofs} proofs in {times} times");
-    drop(engine);
     thread.join().unwrap();
 }
