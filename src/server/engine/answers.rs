@@ -53,15 +53,20 @@ impl Desk {
     /// Steps what is asked on this thread, after the tasks that are ready now: they may ask, too. However much others ask
     /// meanwhile, these tasks have their turn in between.
     async fn step(self) {
+        let Stepping(desk) = &Stepping(self);
         loop {
-            self.0.asked.notified().await;
-            let inboxes = std::mem::take(&mut *self.0.inboxes.lock().unwrap_or_else(PoisonError::into_inner));
-            let more: Vec<_> = inboxes.into_iter().filter(|inbox| inbox.step()).collect();
+            desk.0.asked.notified().await;
+            let more: Vec<_> = desk.take_asked().into_iter().filter(|inbox| inbox.step()).collect();
             if !more.is_empty() {
+                more.iter().for_each(|inbox| desk.ask(inbox));
                 tokio::task::yield_now().await;
-                more.iter().for_each(|inbox| self.ask(inbox));
             }
         }
+    }
+
+    /// Takes those where something was asked.
+    fn take_asked(&self) -> Vec<Arc<Inbox>> {
+        std::mem::take(&mut *self.0.inboxes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Hands on what is put here.
@@ -87,6 +92,16 @@ impl Desk {
 
     fn put(&self, to: Sender, outcome: Outcome) {
         self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).push((to, outcome));
+    }
+}
+
+/// A desk whose thread steps what is asked there. When that thread ends, it leaves what it was to step to the engine's: it
+/// may be what other threads have asked.
+struct Stepping(Desk);
+
+impl Drop for Stepping {
+    fn drop(&mut self) {
+        self.0.take_asked().iter().for_each(|inbox| inbox.call());
     }
 }
 

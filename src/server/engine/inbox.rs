@@ -139,7 +139,7 @@ impl Inbox {
     }
 
     /// Wakes the engine's thread.
-    fn call(&self) {
+    pub fn call(&self) {
         let is_new = !std::mem::replace(&mut self.waiting().is_called, true);
         if is_new {
             self.called.notify_one();

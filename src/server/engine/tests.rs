@@ -346,36 +346,6 @@ pub(super) fn set_pool(pool: &str) -> Command {
 }
 
 #[test]
-fn a_thread_of_the_door_steps_what_is_short_and_leaves_the_rest_in_order() {
-    let (engine, thread) = engine_in_memory();
-    let here = thread::current().id();
-    let long = || set_pool("p");
-    for (commands, are_here) in [
-        (vec![Command::Tick, Command::Tick], [true, true].as_slice()),
-        (vec![Command::Tick, long(), Command::Tick], &[true, false, false]),
-    ] {
-        let (order, stepped) = mpsc::channel();
-        let places = on_a_desk(async {
-            let ask = |(n, command)| {
-                let order = order.clone();
-                ask_with(&engine, command, move || order.send(n).unwrap())
-            };
-            let asked: Vec<_> = commands.into_iter().enumerate().map(ask).collect();
-            let mut places = Vec::new();
-            for (answer, place) in asked {
-                answer.await.unwrap().unwrap();
-                places.push(place.recv().unwrap() == here);
-            }
-            places
-        });
-        assert_eq!(places, are_here);
-        assert!(stepped.try_iter().eq(0..are_here.len()));
-    }
-    engine.stop();
-    thread.join().unwrap();
-}
-
-#[test]
 fn a_panic_on_a_thread_of_the_door_ends_the_engine_and_not_the_thread() {
     let busy = Busy::start();
     on_a_desk(async {

@@ -1,8 +1,9 @@
 //! Who steps, and that nothing is left behind. The threads of the engine do not run: their part is done by hand.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -47,6 +48,37 @@ fn the_engine_is_called_when_something_is_due_before_it_looks() {
     }
 }
 
+#[test]
+fn a_thread_of_the_door_steps_what_is_short_and_leaves_the_rest_in_order() {
+    let (engine, inbox, committer) = by_hand();
+    let committing = thread::spawn(move || committer.work(|error| panic!("{error:#}")));
+    let (order, stepped) = mpsc::channel();
+    let ask = |(number, command)| {
+        let order = order.clone();
+        ask_with(&engine, command, move || order.send((number, thread::current().id())).unwrap()).0
+    };
+    let stepping = on_a_desk(async {
+        let mut asked = Vec::new();
+        let short = vec![(0, Command::Tick), (1, Command::Tick)];
+        for commands in [short, vec![(2, Command::Tick), (3, set_pool("p")), (4, Command::Tick)]] {
+            asked.extend(commands.into_iter().map(ask));
+            tokio::task::yield_now().await;
+        }
+        // Only now, or it could step what this thread is to step.
+        let stepping = thread::spawn(move || inbox.work());
+        for answered in asked {
+            answered.await.unwrap().unwrap();
+        }
+        stepping
+    });
+    let here = thread::current().id();
+    let places: Vec<_> = stepped.try_iter().map(|(number, place)| (number, place == here)).collect();
+    assert_eq!(places, [(0, true), (1, true), (2, true), (3, false), (4, false)]);
+    engine.stop();
+    stepping.join().unwrap();
+    committing.join().unwrap();
+}
+
 /// Lets two threads go on when whoever waits is told.
 struct Meeting(Barrier);
 
@@ -69,7 +101,7 @@ fn nothing_is_put_back_into_an_engine_that_has_failed() {
     let waker = Waker::from(Arc::clone(&meeting));
     let poll = std::pin::Pin::new(&mut told).poll(&mut Context::from_waker(&waker));
     assert!(matches!(poll, Poll::Pending));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| {
             meeting.0.wait();
             let in_hand = inbox.stepper.try_lock().ok().map(|stepper| (stepper, inbox.take()));
@@ -141,7 +173,7 @@ fn ask_in_turn(engine: &Engine, times: usize, stepped: &Arc<AtomicUsize>) -> Ans
     let fate = move || {
         stepped.fetch_add(1, Ordering::SeqCst);
         if times > 1 {
-            std::thread::spawn(move || drop(ask_in_turn(&again, times - 1, &stepped))).join().unwrap();
+            thread::spawn(move || drop(ask_in_turn(&again, times - 1, &stepped))).join().unwrap();
         }
     };
     ask_with(engine, Command::Tick, fate).0
