@@ -32,12 +32,14 @@ struct Log {
     confirmed: Arc<AtomicUsize>,
     /// How often that was shown, with something to write or with nothing.
     shown: Arc<AtomicUsize>,
+    /// How long a database takes to show it.
+    takes: Duration,
 }
 
 impl Log {
     fn new() -> Self {
         let (kept, leads) = (MemoryStore::new().unwrap(), Arc::new(AtomicBool::new(true)));
-        Self { kept, leads, confirmed: Arc::default(), shown: Arc::default() }
+        Self { kept, leads, confirmed: Arc::default(), shown: Arc::default(), takes: Duration::ZERO }
     }
 
     fn house(&self, access: Live) -> House {
@@ -79,6 +81,7 @@ impl Store for Log {
     }
     fn confirm(&mut self) -> anyhow::Result<()> {
         self.confirmed.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(self.takes);
         self.check()
     }
     fn is_shared(&self) -> bool {
@@ -223,7 +226,7 @@ fn nobody_is_a_stranger_to_a_server_that_no_longer_leads() {
 /// However many come, and whenever.
 #[test]
 fn strangers_share_proofs() {
-    let log = Log::new();
+    let log = Log { takes: Duration::from_millis(2), ..Log::new() };
     let house = log.house(Live::default());
     let began = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -240,6 +243,6 @@ fn strangers_share_proofs() {
     });
     assert!(all.iter().all(Result::is_ok), "{all:?}");
     let times = usize::try_from(began.elapsed().as_millis()).unwrap() / usize::try_from(STRANGERS_MS).unwrap() + 2;
-    // In each time there is one, and one or two more for those whom it did not reach any more.
-    assert!((1..=3 * times).contains(&log.confirmed()), "{} proofs in {times} times", log.confirmed());
+    // In each time there is one, and a few more for those whom it did not reach any more.
+    assert!((1..=5 * times).contains(&log.confirmed()), "{} proofs in {times} times", log.confirmed());
 }
