@@ -16,7 +16,7 @@ use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 
 use crate::core::claim::Ended;
 use crate::core::history::{Change, Outline};
@@ -224,16 +224,9 @@ impl<S: Store + ?Sized> Store for Box<S> {
 /// The URI does not name a store of this release, or the store cannot be used: the message says which file, why, and
 /// what to do. A refused store has not been changed.
 pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
-    match uri.split_once(':') {
-        Some(("memory", "")) => Ok(Box::new(FailStop::new(MemoryStore::new()?))),
-        Some(("memory", _)) => bail!("store {uri:?}: memory: takes no name"),
-        Some(("sqlite", "")) => bail!("store {uri:?} names no file: write sqlite:FILE"),
-        Some(("sqlite", file)) => Ok(Box::new(FailStop::new(SqliteStore::open(file.as_ref())?))),
-        // Its text is not quoted: such an address may contain a password that does not belong there.
-        Some((scheme @ ("etcd" | "postgres" | "postgresql"), _)) => {
-            bail!("store {scheme}:... is shared by several servers: here, write sqlite:FILE")
-        }
-        _ => Err(unknown(uri)),
+    match Own::parse(uri)? {
+        Own::Memory => Ok(Box::new(FailStop::new(MemoryStore::new()?))),
+        Own::File(file) => Ok(Box::new(FailStop::new(SqliteStore::open(file)?))),
     }
 }
 
@@ -242,23 +235,38 @@ pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
 /// # Errors
 /// It is not that of a store, or a file that it names cannot be used.
 pub fn check(uri: &str) -> anyhow::Result<()> {
-    if let Some(address) = log::address::LogAddress::parse(uri) {
-        return address.and_then(|address| address.check()).map_err(anyhow::Error::msg);
-    }
-    match uri.split_once(':') {
-        Some(("memory", "")) => Ok(()),
-        Some(("sqlite", file)) if !file.is_empty() => Ok(()),
-        _ => Err(unknown(uri)),
+    match log::address::LogAddress::parse(uri) {
+        Some(address) => address.and_then(|address| address.check()).map_err(anyhow::Error::msg),
+        None => Own::parse(uri).map(drop),
     }
 }
 
-/// The scheme alone is quoted: an address may contain a password that does not belong there.
-fn unknown(uri: &str) -> anyhow::Error {
-    let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);
-    anyhow!(
-        "store {scheme:?}... is not of a known kind: write sqlite:FILE, postgres://USER@HOST/DATABASE, etcd:HOST:PORT, or \
-         memory: to keep nothing"
-    )
+/// The store of one server.
+enum Own<'u> {
+    Memory,
+    File(&'u Path),
+}
+
+impl<'u> Own<'u> {
+    fn parse(uri: &'u str) -> anyhow::Result<Self> {
+        match uri.split_once(':') {
+            Some(("memory", "")) => Ok(Self::Memory),
+            Some(("memory", _)) => bail!("store {uri:?}: memory: takes no name"),
+            Some(("sqlite", "")) => bail!("store {uri:?} names no file: write sqlite:FILE"),
+            Some(("sqlite", file)) => Ok(Self::File(file.as_ref())),
+            // Its text is not quoted: such an address may contain a password that does not belong there.
+            Some((scheme @ ("etcd" | "postgres" | "postgresql"), _)) => {
+                bail!("store {scheme}:... is shared by several servers: here, write sqlite:FILE")
+            }
+            other => {
+                let scheme = other.map_or(uri, |(scheme, _)| scheme);
+                bail!(
+                    "store {scheme:?}... is not of a known kind: write sqlite:FILE, postgres://USER@HOST/DATABASE, \
+                     etcd:HOST:PORT, or memory: to keep nothing"
+                )
+            }
+        }
+    }
 }
 
 /// Whether several servers can share the store at this address.

@@ -318,7 +318,9 @@ fn settings_are_checked_beside_a_running_server() {
     let half = check(&["--ssl-cert", "x"]);
     assert!(half.code == 1 && half.stderr.contains("SSL_CERT is set without SSL_KEY"), "{half:?}");
     let stores = [
-        (["--store", "sqllite:x"].as_slice(), "store \"sqllite\"... is not of a known kind: write sqlite:FILE"),
+        (["--store", "sqlite:"].as_slice(), "names no file: write sqlite:FILE"),
+        (&["--store", "memory:x"], "memory: takes no name"),
+        (&["--store", "sqllite:x"], "store \"sqllite\"... is not of a known kind: write sqlite:FILE"),
         (&["--store", "postgres//ci:hunter2@db/x"], "is not of a known kind"),
         (&["--store", "postgres://ci@db/x?password_file=/no.pw"], "--store: cannot read /no.pw"),
         (&["--store", "etcd:db:2379?cert=/no.pem"], "--store: a client certificate needs its key"),

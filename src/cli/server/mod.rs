@@ -189,24 +189,7 @@ impl MemberArgs {
         if !(FAILOVER.0..=FAILOVER.1).contains(&self.failover) {
             return Err("--failover must be between 1s and 1m".to_owned());
         }
-        if self.advertise.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES) {
-            return Err(format!("--advertise must have 1 to {NAME_BYTES} bytes"));
-        }
-        if self.link.as_ref().is_some_and(|link| link.rsplit_once(':').is_none()) {
-            return Err("--link must be HOST:PORT".to_owned());
-        }
-        let is_any = |link: &String| link.parse::<SocketAddr>().is_ok_and(|link| link.ip().is_unspecified());
-        if self.advertise.is_none() && self.link.as_ref().is_some_and(is_any) {
-            return Err(
-                "--link listens on all addresses: say with --advertise HOST:PORT at which one other servers reach \
-                        this one"
-                    .to_owned(),
-            );
-        }
-        let is_address = |name: &String| name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if self.link.is_some() && self.advertise.as_ref().is_some_and(|name| !is_address(name)) {
-            return Err("--advertise must be HOST:PORT, as other servers reach --link".to_owned());
-        }
+        self.check_addresses()?;
         Ok(MemberSettings {
             link: self.link.clone(),
             advertise: self.advertise.clone(),
@@ -216,6 +199,26 @@ impl MemberArgs {
             #[cfg(feature = "plant")]
             plant,
         })
+    }
+
+    /// Checks where this server listens for others, and where they are told to reach it.
+    fn check_addresses(&self) -> Result<(), String> {
+        let is_any = |link: &str| link.parse::<SocketAddr>().is_ok_and(|link| link.ip().is_unspecified());
+        let is_address = |name: &str| name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let error = match (self.link.as_deref(), self.advertise.as_deref()) {
+            (_, Some(name)) if name.is_empty() || name.len() > NAME_BYTES => {
+                return Err(format!("--advertise must have 1 to {NAME_BYTES} bytes"));
+            }
+            (Some(link), _) if !link.contains(':') => "--link must be HOST:PORT",
+            (Some(link), None) if is_any(link) => {
+                "--link listens on all addresses: say with --advertise HOST:PORT at which one other servers reach this one"
+            }
+            (Some(_), Some(name)) if !is_address(name) => {
+                "--advertise must be HOST:PORT, as other servers reach --link"
+            }
+            _ => return Ok(()),
+        };
+        Err(error.to_owned())
     }
 }
 
