@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use crate::support::clock::HandClock;
 use crate::support::eventually;
-use crate::support::in_process::{FailingStore, House, request};
+use crate::support::in_process::{HookedStore, House, request};
 
 struct Answer {
     status: u16,
@@ -59,7 +59,7 @@ struct Api {
 impl Api {
     fn start() -> Self {
         let clock = HandClock::default();
-        let (store, store_fails) = FailingStore::new();
+        let (store, store_fails) = HookedStore::failing();
         let house = House::open(Box::new(store), Settings::default(), Arc::new(clock.clone()));
         let (next_park, seen) = (AtomicU64::new(1), Mutex::default());
         Self { house, clock, store_fails, openapi: description().clone(), next_park, seen }

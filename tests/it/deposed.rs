@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use locker::core::history::Outline;
 use locker::core::settings::Settings;
-use locker::core::state::{Changes, EndedOutline, Loaded};
 use locker::env::SystemClock;
 use locker::server::auth::access::Live;
 use locker::server::auth::idtoken::shown::Builds;
@@ -15,18 +13,15 @@ use locker::server::auth::{Access, Guard, Proof};
 use locker::server::http::{Handler, Request, Response};
 use locker::server::limits::STRANGERS_MS;
 use locker::server::routes;
-use locker::store::memory::MemoryStore;
-use locker::store::{Reader, Store};
 use serde_json::{Value, json};
 
 use crate::support::certs::Files;
-use crate::support::in_process::{House, request};
+use crate::support::in_process::{HookedStore, House, Touch, request};
 use crate::support::issuer::Key;
 
-/// A store that several servers share, as one of them sees it. Clones are the same.
+/// A log that several servers share, as one of them sees it. Clones are the same.
 #[derive(Clone)]
 struct Log {
-    kept: MemoryStore,
     leads: Arc<AtomicBool>,
     /// How often it was asked whether this server leads, with nothing to write.
     confirmed: Arc<AtomicUsize>,
@@ -38,20 +33,34 @@ struct Log {
 
 impl Log {
     fn new() -> Self {
-        let (kept, leads) = (MemoryStore::new().unwrap(), Arc::new(AtomicBool::new(true)));
-        Self { kept, leads, confirmed: Arc::default(), shown: Arc::default(), takes: Duration::ZERO }
+        Self {
+            leads: Arc::new(AtomicBool::new(true)),
+            confirmed: Arc::default(),
+            shown: Arc::default(),
+            takes: Duration::ZERO,
+        }
     }
 
     fn house(&self, access: Live) -> House {
         let clock = Arc::new(SystemClock::default());
-        House::open_with(Box::new(self.clone()), Settings::default(), clock, access)
+        let log = self.clone();
+        House::open_with(
+            Box::new(HookedStore::shared(move |touch| log.check(touch))),
+            Settings::default(),
+            clock,
+            access,
+        )
     }
 
     fn depose(&self) {
         self.leads.store(false, Ordering::SeqCst);
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    fn check(&self, touch: Touch) -> anyhow::Result<()> {
+        if touch == Touch::Confirm {
+            self.confirmed.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(self.takes);
+        }
         anyhow::ensure!(self.leads.load(Ordering::SeqCst), "another server leads");
         self.shown.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -59,36 +68,6 @@ impl Log {
 
     fn confirmed(&self) -> usize {
         self.confirmed.load(Ordering::SeqCst)
-    }
-}
-
-impl Store for Log {
-    fn load(&mut self) -> anyhow::Result<Loaded> {
-        self.kept.load()
-    }
-    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
-        self.kept.ended(each)
-    }
-    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
-        self.kept.history(each)
-    }
-    fn reader(&self) -> Arc<dyn Reader> {
-        self.kept.reader()
-    }
-    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        self.check()?;
-        self.kept.commit(changes)
-    }
-    fn confirm(&mut self) -> anyhow::Result<()> {
-        self.confirmed.fetch_add(1, Ordering::SeqCst);
-        std::thread::sleep(self.takes);
-        self.check()
-    }
-    fn is_shared(&self) -> bool {
-        true
-    }
-    fn store_id(&self) -> &'static str {
-        "store-1"
     }
 }
 

@@ -26,21 +26,42 @@ use locker::store::memory::MemoryStore;
 use locker::store::{Reader, Store};
 use locker::wire::errors::Code;
 
-/// A store in memory that fails on demand. Its id is `store-1`.
-pub struct FailingStore {
-    inner: MemoryStore,
-    fails: Arc<AtomicBool>,
+/// What a [`HookedStore`] is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    Commit,
+    /// To show that this server leads, with nothing to write.
+    Confirm,
 }
 
-impl FailingStore {
-    /// The store, and the flag that makes it fail.
-    pub fn new() -> (Self, Arc<AtomicBool>) {
+type Before = Box<dyn FnMut(Touch) -> anyhow::Result<()> + Send>;
+
+/// A store in memory that asks the test first. Its id is `store-1`.
+pub struct HookedStore {
+    inner: MemoryStore,
+    before: Before,
+    is_shared: bool,
+}
+
+impl HookedStore {
+    /// A store that fails on demand, and the flag that makes it fail.
+    pub fn failing() -> (Self, Arc<AtomicBool>) {
         let fails = Arc::new(AtomicBool::new(false));
-        (Self { inner: MemoryStore::new().unwrap(), fails: Arc::clone(&fails) }, fails)
+        let flag = Arc::clone(&fails);
+        let before = move |touch| {
+            anyhow::ensure!(touch == Touch::Confirm || !flag.load(Ordering::SeqCst), "planned failure");
+            Ok(())
+        };
+        (Self { inner: MemoryStore::new().unwrap(), before: Box::new(before), is_shared: false }, fails)
+    }
+
+    /// A store that several servers share, as one of them sees it.
+    pub fn shared(before: impl FnMut(Touch) -> anyhow::Result<()> + Send + 'static) -> Self {
+        Self { inner: MemoryStore::new().unwrap(), before: Box::new(before), is_shared: true }
     }
 }
 
-impl Store for FailingStore {
+impl Store for HookedStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         self.inner.load()
     }
@@ -54,8 +75,14 @@ impl Store for FailingStore {
         self.inner.reader()
     }
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.fails.load(Ordering::SeqCst), "planned failure");
+        (self.before)(Touch::Commit)?;
         self.inner.commit(changes)
+    }
+    fn confirm(&mut self) -> anyhow::Result<()> {
+        (self.before)(Touch::Confirm)
+    }
+    fn is_shared(&self) -> bool {
+        self.is_shared
     }
     fn store_id(&self) -> &'static str {
         "store-1"

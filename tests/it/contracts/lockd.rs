@@ -10,7 +10,7 @@ use locker::server::door::DoorSettings;
 
 use super::table::run;
 use crate::support::http::Client;
-use crate::support::in_process::{FailingStore, House};
+use crate::support::in_process::{HookedStore, House};
 use crate::support::{Server, eventually};
 
 /// Long enough to see that no answer comes.
@@ -273,7 +273,7 @@ fn locks_outlive_the_server() {
 
 #[test]
 fn a_store_that_cannot_commit_is_503() {
-    let (store, fails) = FailingStore::new();
+    let (store, fails) = HookedStore::failing();
     let house = House::open(Box::new(store), Settings::default(), Arc::new(SystemClock::default()));
     let door = house.door(DoorSettings::default());
     let call = |request: &str, body: &str| Client::new(door.address).call(request, body);
